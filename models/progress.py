@@ -1,0 +1,99 @@
+"""Telling the user what is going on: a small interface, a silent and a plain-text one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import TextIO
+
+__all__ = ["SILENT", "PlainProgress", "Progress", "SilentProgress"]
+
+
+class Progress(ABC):
+    """Receives the progress of one long step at a time."""
+
+    @abstractmethod
+    def start(self, total: int, label: str) -> None:
+        """Begin a step of ``total`` units; ``label`` says what it does."""
+
+    @abstractmethod
+    def advance(self, units: int = 1) -> None:
+        """Report ``units`` more as done."""
+
+    @abstractmethod
+    def note(self, message: str) -> None:
+        """Say one thing, with or without a step under way."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End the step."""
+
+
+class SilentProgress(Progress):
+    """Says nothing."""
+
+    def start(self, total: int, label: str) -> None:
+        """Say nothing."""
+
+    def advance(self, units: int = 1) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+    def finish(self) -> None:
+        """Say nothing."""
+
+
+SILENT: Progress = SilentProgress()
+"""The default of every ``progress`` argument."""
+
+
+class PlainProgress(Progress):
+    """One line now and then, for logs and terminals without cursor control.
+
+    Args:
+        stream: Where lines go; standard error when None.
+        interval: Least seconds between two lines about the same step.
+    """
+
+    def __init__(self, stream: TextIO | None = None, interval: float = 5.0) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._label = ""
+        self._total = 0
+        self._done = 0
+        self._began = 0.0
+        self._last_line = 0.0
+
+    def start(self, total: int, label: str) -> None:
+        """Begin a step of ``total`` units; ``label`` says what it does."""
+        self._label, self._total, self._done = label, total, 0
+        self._began = self._last_line = time.monotonic()
+        self._print(f"{label} ...")
+
+    def advance(self, units: int = 1) -> None:
+        """Report ``units`` more as done; prints when the last line is old enough."""
+        self._done += units
+        now = time.monotonic()
+        if now - self._last_line < self._interval:
+            return
+        self._last_line = now
+        elapsed = now - self._began
+        remaining = elapsed * max(self._total - self._done, 0) / max(self._done, 1)
+        self._print(
+            f"{self._label}: {self._done} of {self._total}, "
+            f"{elapsed:.0f} s so far, about {remaining:.0f} s to go"
+        )
+
+    def note(self, message: str) -> None:
+        """Print the message at once."""
+        self._print(message)
+
+    def finish(self) -> None:
+        """End the step and say how long it took."""
+        self._print(f"{self._label}: done in {time.monotonic() - self._began:.1f} s")
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream or sys.stderr, flush=True)

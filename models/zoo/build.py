@@ -1,0 +1,123 @@
+"""From a name in a spec to a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from ..._plugins import is_reference, pick, resolve
+from ...errors import NetworkError
+from .adapt import adapt_input_channels, own_activations
+from .digits import digits_net
+from .mobilenet import mobilenetv2
+from .resnet import cifar_resnet, resnet18
+from .vgg import VGG
+
+__all__ = ["NETWORKS", "NetworkBuilder", "build_network"]
+
+NetworkBuilder = Callable[[int, tuple[int, int, int]], nn.Module]
+"""Builds a network from the number of classes and the (channels, height, width) of an image."""
+
+NETWORKS: Mapping[str, NetworkBuilder] = MappingProxyType(
+    {
+        "digits-net": digits_net,
+        **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (20, 32, 44, 56, 110)},
+        "resnet18": resnet18,
+        **{f"vgg{depth}bn": partial(VGG, depth) for depth in (11, 13, 16, 19)},
+        "mobilenetv2": mobilenetv2,
+    }
+)
+"""Our own networks by name."""
+
+_TORCHVISION = "torchvision:"
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+def build_network(
+    reference: str, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Build a network with fresh weights, drawn from torch's global random state.
+
+    Args:
+        reference: A name of ``NETWORKS``, ``torchvision:NAME``, or the user's own function or
+            class as ``path/to/file.py:NAME`` or ``module:NAME``. The user's may take
+            ``num_classes`` and ``input_shape``, one of them, or nothing.
+        num_classes: Outputs the network must have.
+        input_shape: (channels, height, width) of an image.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        UnknownNameError: If there is no such network; the message suggests the nearest name.
+        PluginError: If the user's file or module cannot be imported.
+        NetworkError: If building fails or gives something that is not a network.
+    """
+    if reference.startswith(_TORCHVISION):
+        network = _from_torchvision(reference, num_classes, input_shape)
+    elif is_reference(reference):
+        network = _from_user(reference, num_classes, input_shape)
+    else:
+        network = pick("model", reference, NETWORKS)(num_classes, input_shape)
+    return network.float().cpu().eval()
+
+
+def _from_torchvision(
+    reference: str, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    known = {name: name for name in torchvision.models.list_models(module=torchvision.models)}
+    name = pick("torchvision model", reference.removeprefix(_TORCHVISION), known)
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if name in _WITH_AUXILIARY_HEADS:
+        options |= {"aux_logits": False, "init_weights": True}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    adapt_input_channels(network, input_shape[0])
+    own_activations(network)
+    return network
+
+
+def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    build = resolve(reference, "model")
+    if isinstance(build, nn.Module):
+        raise NetworkError(
+            f"The model {reference!r} is a network already; name a function that builds it."
+        )
+    if not callable(build):
+        raise NetworkError(
+            f"The model {reference!r} is a {type(build).__name__}; "
+            "name a function that returns a torch.nn.Module."
+        )
+    offered = {"num_classes": num_classes, "input_shape": input_shape}
+    wanted = inspect.signature(build).parameters
+    missing = [
+        name
+        for name, parameter in wanted.items()
+        if name not in offered
+        and parameter.default is inspect.Parameter.empty
+        and parameter.kind
+        not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    ]
+    if missing:
+        raise NetworkError(
+            f"The model {reference!r} needs {', '.join(missing)}; "
+            "only num_classes and input_shape are passed, so give the others defaults."
+        )
+    try:
+        network = build(**{name: value for name, value in offered.items() if name in wanted})
+    except Exception as error:
+        raise NetworkError(
+            f"The model {reference!r} cannot be built: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise NetworkError(
+            f"The model {reference!r} returned a {type(network).__name__}; "
+            "it must return a torch.nn.Module."
+        )
+    own_activations(network)
+    return network
