@@ -1,1 +1,20 @@
-"""Part of prunetune."""
+"""Data sets: images that decode on request, their normalisation and augmentation."""
+
+from __future__ import annotations
+
+from .augment import crop_and_mirror
+from .load import DATA, load_data
+from .source import ArrayImages, Data, ImageSource, LabelledImages, Subset
+from .spec import DataSpec
+
+__all__ = [
+    "DATA",
+    "ArrayImages",
+    "Data",
+    "DataSpec",
+    "ImageSource",
+    "LabelledImages",
+    "Subset",
+    "crop_and_mirror",
+    "load_data",
+]

@@ -39,9 +39,7 @@ _TORCHVISION = "torchvision:"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-def build_network(
-    reference: str, num_classes: int, input_shape: tuple[int, int, int]
-) -> nn.Module:
+def build_network(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global random state.
 
     Args:
@@ -100,8 +98,7 @@ def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, in
         for name, parameter in wanted.items()
         if name not in offered
         and parameter.default is inspect.Parameter.empty
-        and parameter.kind
-        not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     ]
     if missing:
         raise NetworkError(

@@ -1,0 +1,167 @@
+"""What a data set is to the rest of the package: two sets of images that decode on request."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["ArrayImages", "Data", "ImageSource", "Indices", "LabelledImages", "Subset"]
+
+Indices = npt.NDArray[np.int64]
+
+
+class ImageSource(ABC):
+    """Labelled images of one size, decoded only when asked for."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Indices:
+        """Class of every image, int64 [N]."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+
+    @abstractmethod
+    def load(self, indices: Indices) -> Tensor:
+        """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W].
+
+        Raises:
+            DataError: If an image cannot be read; the message says which one.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest that changes when the images or labels do."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ArrayImages(ImageSource):
+    """Images that are in memory already.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: Integers [N].
+    """
+
+    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.ArrayLike) -> None:
+        self._images = np.ascontiguousarray(images)
+        self._labels = np.asarray(labels, dtype=np.int64)
+
+    @property
+    def labels(self) -> Indices:
+        """Class of every image, int64 [N]."""
+        return self._labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        channels, height, width = self._images.shape[1:]
+        return channels, height, width
+
+    def load(self, indices: Indices) -> Tensor:
+        """Copy the images at ``indices`` [n] to uint8 [n, C, H, W]."""
+        return torch.from_numpy(self._images[indices])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the pixels and labels."""
+        digest = hashlib.sha256(self._images.tobytes())
+        digest.update(self._labels.tobytes())
+        return digest.hexdigest()
+
+
+class Subset(ImageSource):
+    """Some images of another source.
+
+    Args:
+        source: The other source.
+        indices: Its images that make this one, int64 [N].
+    """
+
+    def __init__(self, source: ImageSource, indices: Indices) -> None:
+        self._source = source
+        self._indices = indices
+
+    @property
+    def labels(self) -> Indices:
+        """Class of every image, int64 [N]."""
+        return self._source.labels[self._indices]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self._source.shape
+
+    def load(self, indices: Indices) -> Tensor:
+        """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W]."""
+        return self._source.load(self._indices[indices])
+
+    def fingerprint(self) -> str:
+        """Digest of the other source and the choice from it."""
+        chosen = hashlib.sha256(self._indices.tobytes()).hexdigest()
+        return f"{self._source.fingerprint()}/{chosen}"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images ready for a network.
+
+    Attributes:
+        images: Normalised, float32 [N, C, H, W].
+        labels: int64 [N].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes:
+        name: As in the spec.
+        train: Images that may be learned from.
+        test: Images kept out of every search.
+        num_classes: Number of classes.
+        input_shape: (channels, height, width) of every image.
+        mean: Per channel, of pixels in [0, 1]; subtracted from every image.
+        std: Per channel, of pixels in [0, 1]; every image is divided by it.
+        mirror: Whether a mirrored image keeps its class (it does not for digits).
+        class_names: One a class, or empty when the data has none.
+    """
+
+    name: str
+    train: ImageSource
+    test: ImageSource
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool = True
+    class_names: tuple[str, ...] = ()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn uint8 [n, C, H, W] into float32 of zero mean and unit variance over the data."""
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).mul_(255.0).view(shape)
+        scale = torch.tensor(self.std, device=images.device).mul_(255.0).reciprocal_().view(shape)
+        return (images.float() - mean) * scale
+
+    def labelled(self, source: ImageSource, indices: Indices | None = None) -> LabelledImages:
+        """Decode and normalise images of ``source`` (all of them, or those at ``indices``)."""
+        chosen = np.arange(len(source)) if indices is None else indices
+        images = self.normalise(source.load(chosen))
+        return LabelledImages(images, torch.from_numpy(source.labels[chosen]))
