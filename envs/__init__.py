@@ -1,1 +1,1 @@
-"""Part of prunetune."""
+"""The Gymnasium environments in which candidates are decided: budgets, costs, observations."""

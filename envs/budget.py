@@ -1,0 +1,155 @@
+"""Budgets: the limits that a candidate's costs must keep."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._plugins import pick
+from ..errors import BudgetError
+from ..models.structure import Structure
+from .costs import Cost, table_costs
+
+__all__ = ["Budget", "all_costs", "minimum_widths", "parse_budgets"]
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_LIMIT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kmgt])?", re.IGNORECASE)
+# A bare number above 1 is read as absolute only if nobody can have meant a percentage.
+_SMALLEST_ABSOLUTE = 1000.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on one cost.
+
+    Attributes:
+        cost: Name of the cost.
+        limit: Largest admissible cost as a fraction of the dense network's, in (0, 1].
+    """
+
+    cost: str
+    limit: float
+
+    def admits(self, fraction: float) -> bool:
+        """Whether a candidate of this cost, as a fraction of dense, keeps the budget."""
+        return fraction <= self.limit
+
+
+def minimum_widths(structure: Structure, smallest: float = 0.0) -> np.ndarray:
+    """The smallest width of every group.
+
+    Args:
+        structure: Tables of the network.
+        smallest: Fraction of its units that every group keeps at least, in [0, 1].
+
+    Returns:
+        Units, int64 of shape [G], at least one each.
+    """
+    return np.maximum(1, np.ceil(smallest * structure.sizes)).astype(np.int64)
+
+
+def all_costs(structure: Structure, costs: Iterable[Cost] = ()) -> dict[str, Cost]:
+    """The costs of the tables and ``costs``, which win over them, by name."""
+    return {**table_costs(structure), **{cost.name: cost for cost in costs}}
+
+
+def parse_budgets(
+    budgets: Mapping[str, float | str],
+    structure: Structure,
+    costs: Iterable[Cost] = (),
+    smallest: float = 0.0,
+) -> tuple[Budget, ...]:
+    """Read budgets as a user writes them and refuse those that nothing can meet.
+
+    Args:
+        budgets: Limit by name of cost: a fraction of the dense network's (``0.5``, ``"50%"``) or
+            an absolute number (``"60M"``; suffixes k, M, G, T, in FLOPs, parameters, ...).
+        structure: Tables of the network.
+        costs: Further costs beside ``flops`` and ``params``.
+        smallest: Fraction of its units that every group keeps at least.
+
+    Returns:
+        One budget per cost, in the order given.
+
+    Raises:
+        BudgetError: If there is none, or a limit is malformed, not positive, above the dense
+            network's cost, or below what the narrowest candidate costs.
+        UnknownNameError: If a cost is not known.
+    """
+    if not budgets:
+        raise BudgetError("There is no budget: give at least one, for example flops: 0.5.")
+    known = all_costs(structure, costs)
+    narrowest = minimum_widths(structure, smallest)[None]
+    parsed = []
+    for name, written in budgets.items():
+        cost = pick("cost", name, known)
+        limit = _fraction(cost, written)
+        reachable = float(cost.fraction(narrowest)[0])
+        if limit < reachable:
+            raise BudgetError(
+                f"The budget {name}: {written} cannot be reached: even the narrowest candidate "
+                f"costs {_ceil(reachable)} of the dense network{_absolute(cost, reachable)}; "
+                "give a limit not below that."
+            )
+        parsed.append(Budget(name, limit))
+    return tuple(parsed)
+
+
+def _fraction(cost: Cost, written: object) -> float:
+    value, unit = _number(cost.name, written)
+    if not math.isfinite(value) or value <= 0:
+        raise BudgetError(f"The budget {cost.name}: {written} must be above 0.")
+    if unit == "%":
+        value, relative = value / 100, True
+    else:
+        relative = not unit and value <= 1
+        if not unit and 1 < value < _SMALLEST_ABSOLUTE:
+            raise BudgetError(
+                f"The budget {cost.name}: {written} is ambiguous: write a fraction of the dense "
+                "network up to 1 (0.5), a percentage (50%) or an absolute number with its unit "
+                "(60M)."
+            )
+    if not relative:
+        if cost.dense is None:
+            raise BudgetError(
+                f"The budget {cost.name}: {written} is absolute, but the dense network's "
+                f"{cost.name} is not known; give a fraction of it, for example 0.5."
+            )
+        value = value * _UNITS[unit.lower()] / cost.dense
+    if value > 1:
+        raise BudgetError(
+            f"The budget {cost.name}: {written} is above what the dense network costs"
+            f"{_absolute(cost, 1.0)}; give a smaller limit."
+        )
+    return value
+
+
+def _number(name: str, written: object) -> tuple[float, str]:
+    if isinstance(written, (int, float)) and not isinstance(written, bool):
+        return float(written), ""
+    match = _LIMIT.fullmatch(written.strip()) if isinstance(written, str) else None
+    if match is None:
+        raise BudgetError(
+            f"The budget {name}: {written!r} is not a limit: write a fraction of the dense "
+            "network (0.5), a percentage (50%) or an absolute number (60M)."
+        )
+    return float(match[1]), match[2] or ""
+
+
+def _ceil(fraction: float) -> str:
+    # Rounded up, so that the number in the message is itself reachable.
+    return f"{math.ceil(fraction * 1e4) / 1e4:.4f}"
+
+
+def _absolute(cost: Cost, fraction: float) -> str:
+    if cost.dense is None:
+        return ""
+    value = cost.dense * fraction
+    for suffix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= unit:
+            return f" ({math.ceil(value / unit * 1e3) / 1e3:g}{suffix})"
+    return f" ({math.ceil(value):d})"

@@ -1,0 +1,133 @@
+"""What an environment is made of, and how a complete candidate is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._plugins import pick
+from ..errors import EvaluationError
+from ..models.structure import Structure, Widths
+from ..rewards.evaluation import Evaluation
+from ..rewards.reward import Reward, score
+from .actions import Limits, WidthMap, uniform_fraction
+from .budget import Budget, all_costs
+from .costs import Cost
+
+__all__ = ["Outcome", "PruningProblem"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of N complete candidates.
+
+    Attributes:
+        rewards: Finite, float64 [N]. A candidate whose evaluation failed, or one of whose measures
+            that the reward reads is not finite, gets the lowest of the batch, 0 if all failed
+            (our choice).
+        costs: Fractions of dense per budget, float64 [N, B]; 1 for the measured costs of a
+            candidate whose evaluation failed.
+        feasible: Whether all budgets are kept and the evaluation succeeded, bool [N].
+        evaluations: The evaluations themselves.
+    """
+
+    rewards: NDArray[np.float64]
+    costs: NDArray[np.float64]
+    feasible: NDArray[np.bool_]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class PruningProblem:
+    """Everything an environment needs to know about a search.
+
+    Attributes:
+        structure: Tables of the network.
+        budgets: Budgets, whose order is that of ``info["costs"]``.
+        evaluate: Evaluates complete candidates, all that it is given at once, in their order.
+        reward: Judges an evaluation.
+        dense: Evaluation of the dense network.
+        costs: Costs beside the tables' ``flops`` and ``params``.
+        sensitivity: Features that tell how sensitive the groups are, [G, F], or None.
+        shield: Whether widths are clipped so that the tabulated budgets stay reachable.
+        smallest: Fraction of its units that every group keeps at least, in [0, 1].
+    """
+
+    structure: Structure
+    budgets: tuple[Budget, ...]
+    evaluate: Callable[[Sequence[Widths]], Sequence[Evaluation]]
+    reward: Reward
+    dense: Evaluation
+    costs: tuple[Cost, ...] = ()
+    sensitivity: NDArray[np.float64] | None = None
+    shield: bool = False
+    smallest: float = 0.0
+
+    @cached_property
+    def limited(self) -> tuple[Cost, ...]:
+        """The cost of every budget, in the order of the budgets."""
+        known = all_costs(self.structure, self.costs)
+        return tuple(pick("cost", budget.cost, known) for budget in self.budgets)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The tabulated budgets."""
+        return Limits(self.budgets, self.limited)
+
+    @cached_property
+    def width_map(self) -> WidthMap:
+        """Map between actions and widths; action 0 is the uniform candidate."""
+        start = uniform_fraction(self.structure, self.budgets, self.limited, self.smallest)
+        return WidthMap(self.structure, start, self.smallest)
+
+    def judge(self, widths: NDArray[np.int64]) -> Outcome:
+        """Evaluate complete candidates in one call and judge them.
+
+        Args:
+            widths: Units kept, int64 of shape [N, G].
+
+        Raises:
+            EvaluationError: If the evaluator answers with another number of evaluations than
+                asked for or leaves out a measured cost that has a budget, or the reward cannot
+                use an evaluation.
+        """
+        candidates: list[Widths] = [tuple(int(width) for width in row) for row in widths]
+        evaluations = tuple(self.evaluate(candidates))
+        if len(evaluations) != len(candidates):
+            raise EvaluationError(
+                f"The evaluator returned {len(evaluations)} evaluations for {len(candidates)} "
+                "candidates; it must return one each, in order."
+            )
+        rewards = np.array([self._reward(evaluation) for evaluation in evaluations])
+        succeeded = np.isfinite(rewards)
+        rewards[~succeeded] = rewards[succeeded].min() if succeeded.any() else 0.0
+        costs = np.stack([self._fractions(c, widths, evaluations) for c in self.limited], axis=1)
+        kept = costs <= np.array([budget.limit for budget in self.budgets])
+        return Outcome(rewards, costs, kept.all(axis=1) & succeeded, evaluations)
+
+    def _reward(self, evaluation: Evaluation) -> float:
+        if evaluation.error is not None:
+            return np.nan
+        read = [evaluation.measures.get(name, 0.0) for name in self.reward.measures]
+        if not np.isfinite(read).all():
+            return np.nan
+        return score(self.reward, evaluation, self.dense)
+
+    @staticmethod
+    def _fractions(
+        cost: Cost, widths: NDArray[np.int64], evaluations: Sequence[Evaluation]
+    ) -> NDArray[np.float64]:
+        if cost.tabulated:
+            return cost.fraction(widths)
+        measured = []
+        for evaluation in evaluations:
+            if evaluation.error is None and cost.name not in evaluation.costs:
+                raise EvaluationError(
+                    f"The cost {cost.name!r} has a budget but its evaluations do not report it."
+                )
+            measured.append(1.0 if evaluation.error is not None else evaluation.costs[cost.name])
+        return np.array(measured, dtype=np.float64)

@@ -1,0 +1,70 @@
+"""Budgets as users write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prunetune.envs.budget import Budget, parse_budgets
+from prunetune.envs.costs import MeasuredCost
+from prunetune.errors import BudgetError, UnknownNameError
+
+from .structures import chain
+
+STRUCTURE = chain([16, 32, 32])
+
+
+@pytest.mark.parametrize("written", [0.5, "0.5", "50%", " 50 % "])
+def test_relative_limits_are_fractions_of_dense(written: float | str) -> None:
+    assert parse_budgets({"flops": written}, STRUCTURE) == (Budget("flops", 0.5),)
+
+
+def test_an_absolute_limit_is_divided_by_the_dense_cost() -> None:
+    half = STRUCTURE.dense_flops / 2
+    for written in (f"{half / 1e6}M", f"{half / 1e3}k", f"{half / 1e9}G", half):
+        (budget,) = parse_budgets({"flops": written}, STRUCTURE)
+        assert budget.limit == pytest.approx(0.5)
+    (params,) = parse_budgets({"params": f"{STRUCTURE.dense_params / 4e3}k"}, STRUCTURE)
+    assert params.limit == pytest.approx(0.25)
+
+
+def test_several_budgets_keep_their_order() -> None:
+    parsed = parse_budgets({"params": 0.4, "flops": "0.5"}, STRUCTURE)
+    assert [budget.cost for budget in parsed] == ["params", "flops"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [0, "0", -0.5, "-3M", 1.5, "50", "110%", "900G", "half", "", "nan", float("nan"), float("inf"),
+     True, None, [0.5]],
+)  # fmt: skip
+def test_a_limit_that_means_nothing_is_refused(written: object) -> None:
+    with pytest.raises(BudgetError, match="flops"):
+        parse_budgets({"flops": written}, STRUCTURE)  # type: ignore[dict-item]
+
+
+def test_no_budget_is_refused() -> None:
+    with pytest.raises(BudgetError, match="at least one"):
+        parse_budgets({}, STRUCTURE)
+
+
+def test_an_unknown_cost_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="'flops'"):
+        parse_budgets({"flop": 0.5}, STRUCTURE)
+
+
+def test_an_unreachable_limit_says_the_smallest_reachable_one() -> None:
+    smallest = STRUCTURE.flops(np.ones(3, dtype=np.int64)) / STRUCTURE.dense_flops
+    with pytest.raises(BudgetError) as caught:
+        parse_budgets({"flops": float(smallest) * 0.9}, STRUCTURE)
+    offered = float(str(caught.value).split("costs ")[1].split()[0])
+    assert smallest <= offered <= smallest + 1e-4
+    assert parse_budgets({"flops": offered}, STRUCTURE)
+
+
+def test_a_measured_cost_takes_relative_limits_and_absolute_ones_once_measured() -> None:
+    unmeasured = MeasuredCost("memory")
+    assert parse_budgets({"memory": 0.1}, STRUCTURE, [unmeasured]) == (Budget("memory", 0.1),)
+    with pytest.raises(BudgetError, match="not known"):
+        parse_budgets({"memory": "5k"}, STRUCTURE, [unmeasured])
+    (budget,) = parse_budgets({"memory": "5k"}, STRUCTURE, [MeasuredCost("memory", 10_000.0)])
+    assert budget.limit == pytest.approx(0.5)
