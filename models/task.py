@@ -1,0 +1,235 @@
+"""The task: a trained network and the images that steer, and in the end judge, its pruning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from .._plugins import is_reference
+from ..errors import DataError
+from .cache import cache_folder, cache_key
+from .data import Data, DataSpec, LabelledImages, crop_and_mirror, load_data
+from .data.source import Indices
+from .progress import SILENT, Progress
+from .training import TrainingSpec, train
+from .weights import load_weights, save_weights
+from .zoo import build_network, check_network
+
+__all__ = ["PruningTask", "TaskSpec", "load_task"]
+
+# Neither calibration nor validation takes more than this share of the training images.
+_LARGEST_SHARE = 0.25
+_CHECKED_IMAGES = 64
+
+
+class TaskSpec(BaseModel):
+    """Which network is pruned, and on which data.
+
+    Attributes:
+        model: A zoo name, ``torchvision:NAME``, or ``path/to/file.py:NAME``.
+        weights: The trained weights (``.safetensors``, ``.pt``, ``.pth``); when left out the dense
+            network is trained first, as ``training`` says, and cached.
+        data: The data set, or its shorthand.
+        calibration: Images whose labels are not used, for statistics; at most a quarter of the
+            training images.
+        validation: Labelled images that steer the search, from the training images and disjoint
+            from ``calibration``; at most a quarter of the training images.
+        augment_validation: Whether validation images are randomly cropped and mirrored, once, by
+            the seed. Advisable when the network was trained on these very images.
+        groups: Channel groups that are decided: ``inner`` leaves those alone that residual
+            connections tie together; ``all`` takes them too.
+        training: How the dense network is trained where there are no weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weights: Path | None = None
+    data: DataSpec = DataSpec()
+    calibration: int = Field(default=512, ge=1)
+    validation: int = Field(default=2000, ge=1)
+    augment_validation: bool = False
+    groups: Literal["inner", "all"] = "inner"
+    training: TrainingSpec = TrainingSpec(epochs=30)
+
+
+@dataclass(frozen=True)
+class PruningTask:
+    """A trained network with its images.
+
+    Attributes:
+        name: Model and data, for tables.
+        network: The dense network, in evaluation mode, float32, on the CPU.
+        input_shape: (channels, height, width) of an image.
+        num_classes: Outputs of the network.
+        calibration: Normalised images, float32 [N, C, H, W].
+        validation: Labelled images that steer the search.
+        data: The whole data set.
+        train_indices: Images of ``data.train`` that may be trained on: all but validation.
+        digest: SHA-256 of weights, splits, preprocessing and model; equal digests mean equal
+            evaluations.
+    """
+
+    name: str
+    network: nn.Module
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    calibration: Tensor
+    validation: LabelledImages
+    data: Data
+    train_indices: Indices
+    digest: str
+
+    @property
+    def example_input(self) -> Tensor:
+        """One normalised image, float32 [1, C, H, W], to trace the network with."""
+        return self.calibration[:1]
+
+    def test(self) -> LabelledImages:
+        """Decode the test images. Only what a search has finished with may be judged by them."""
+        return self.data.labelled(self.data.test)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """Indices of training images, each int64 and in ascending order.
+
+    Attributes:
+        calibration: May be trained on, since their labels steer nothing.
+        validation: May not.
+        train: All but ``validation``.
+    """
+
+    calibration: Indices
+    validation: Indices
+    train: Indices
+
+
+def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> PruningTask:
+    """Load data and network, training the network first when it has no weights.
+
+    Args:
+        spec: Which network and data.
+        seed: Decides the splits, the augmentation of validation images and the training.
+        progress: Told of what takes long.
+
+    Raises:
+        PruneTuneError: If the data, network or weights are missing, broken or do not fit.
+    """
+    data = load_data(spec.data)
+    splits = _split(data, spec, seed, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(spec.model, data.num_classes, data.input_shape)
+    calibration = data.normalise(data.train.load(splits.calibration))
+    names = {"model": spec.model, "data": data.name}
+    if spec.weights is not None:
+        load_weights(network, spec.weights)
+    else:
+        check_network(network, calibration[:2], data.num_classes, **names)
+        _train_dense(network, data, splits, spec, seed, progress)
+    check_network(network, calibration[:_CHECKED_IMAGES], data.num_classes, **names)
+    validation = _validation(data, splits.validation, spec, seed)
+    return PruningTask(
+        name=f"{spec.model} on {data.name}",
+        network=network,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        calibration=calibration,
+        validation=validation,
+        data=data,
+        train_indices=splits.train,
+        digest=_digest(network, spec, calibration, validation),
+    )
+
+
+def _split(data: Data, spec: TaskSpec, seed: int, progress: Progress) -> _Splits:
+    count = len(data.train)
+    largest = int(count * _LARGEST_SHARE)
+    if largest < 1:
+        raise DataError(
+            f"The data set {data.name!r} has {count} training images; at least 4 are needed."
+        )
+    sizes = {}
+    for name, asked in (("calibration", spec.calibration), ("validation", spec.validation)):
+        sizes[name] = min(asked, largest)
+        if asked > largest:
+            progress.note(
+                f"{name}: {largest} images, a quarter of the {count} training images "
+                f"({asked} asked for)"
+            )
+    order = np.random.default_rng(seed).permutation(count)
+    validation = np.sort(order[: sizes["validation"]])
+    rest = order[sizes["validation"] :]
+    return _Splits(np.sort(rest[: sizes["calibration"]]), validation, np.sort(rest))
+
+
+def _validation(data: Data, indices: Indices, spec: TaskSpec, seed: int) -> LabelledImages:
+    images = data.train.load(indices)
+    if spec.augment_validation:
+        generator = torch.Generator().manual_seed(seed)
+        images = crop_and_mirror(images, generator, mirror=data.mirror)
+    labels = torch.from_numpy(data.train.labels[indices])
+    return LabelledImages(data.normalise(images), labels)
+
+
+def _train_dense(
+    network: nn.Module, data: Data, splits: _Splits, spec: TaskSpec, seed: int, progress: Progress
+) -> None:
+    """Train in place, or take the weights of the same training from the cache."""
+    facts = {
+        "model": _source_of(spec.model),
+        "initial weights": _hash_weights(network),
+        "training": spec.training.model_dump(mode="json"),
+        "seed": seed,
+        "images": data.train.fingerprint(),
+        "indices": hashlib.sha256(splits.train.tobytes()).hexdigest(),
+        "normalisation": [data.mean, data.std, data.mirror],
+    }
+    path = cache_folder() / "networks" / f"{cache_key(facts)}.safetensors"
+    if path.is_file():
+        progress.note(f"The dense {spec.model} comes from the cache: {path}")
+        load_weights(network, path)
+        return
+    label = f"Training the dense {spec.model} on {data.name}"
+    train(network, data, splits.train, spec.training, seed, progress=progress, label=label)
+    save_weights(network.state_dict(), path)
+
+
+def _source_of(model: str) -> list[str]:
+    """The model's name and, where it is the user's own file, a hash of that file."""
+    location = Path(model.rpartition(":")[0]).expanduser()
+    if is_reference(model) and location.is_file():
+        return [model, hashlib.sha256(location.read_bytes()).hexdigest()]
+    return [model]
+
+
+def _hash_weights(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if name.endswith("num_batches_tracked"):
+            continue
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest(
+    network: nn.Module, spec: TaskSpec, calibration: Tensor, validation: LabelledImages
+) -> str:
+    """Everything an evaluation depends on: what the network is and what it is shown."""
+    facts = {"model": _source_of(spec.model), "groups": spec.groups}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(_hash_weights(network).encode())
+    for tensor in (calibration, validation.images, validation.labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

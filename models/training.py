@@ -1,0 +1,269 @@
+"""Training and fine-tuning of networks, dense or slimmed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import NetworkError
+from .data import Data, LabelledImages, crop_and_mirror
+from .data.source import Indices
+from .progress import SILENT, Progress
+
+__all__ = ["TrainingSpec", "accuracy", "train"]
+
+# Decoded images up to this size stay on the device; larger sets are decoded batch by batch.
+_RESIDENT_BYTES = 4 * 2**30
+
+
+class TrainingSpec(BaseModel):
+    """How a network is trained: SGD with Nesterov momentum, once through ``epochs``.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        learning_rate: The highest one of the schedule.
+        schedule: ``one-cycle`` rises for ``warmup`` and falls to zero on cosines (Smith & Topin
+            2018); ``cosine`` begins at the top (Loshchilov & Hutter 2017).
+        warmup: Share of all steps in which ``one-cycle`` rises.
+        momentum: Of SGD.
+        weight_decay: On weights of two or more dimensions only: neither biases nor BatchNorm.
+        label_smoothing: Probability spread evenly over all classes, in [0, 1).
+        augment: Whether images are shifted by up to an eighth and, where the data allows it, mirrored.
+        distillation: Weight, in [0, 1], of the loss against a teacher's outputs, where a teacher
+            is given (Hinton et al. 2015); the rest is the loss against the labels.
+        temperature: Softens both outputs in that loss.
+        precision: ``fp32``, or ``bf16`` autocast.
+        device: ``auto`` takes a GPU when there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=10, ge=0)
+    batch_size: int = Field(default=128, ge=2)
+    learning_rate: float = Field(default=0.1, gt=0.0)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    warmup: float = Field(default=0.3, gt=0.0, lt=1.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    augment: bool = True
+    distillation: float = Field(default=0.0, ge=0.0, le=1.0)
+    temperature: float = Field(default=4.0, gt=0.0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def train(
+    network: nn.Module,
+    data: Data,
+    indices: Indices,
+    spec: TrainingSpec,
+    seed: int,
+    *,
+    teacher: nn.Module | None = None,
+    progress: Progress = SILENT,
+    label: str = "Training",
+) -> tuple[float, ...]:
+    """Train ``network`` in place; it ends on the CPU, in evaluation mode.
+
+    On one CPU the result is a function of the arguments and torch's number of threads.
+
+    Args:
+        network: Trained in place, from the weights that it has.
+        data: Where images, normalisation and augmentation come from.
+        indices: Images of ``data.train`` to learn from, int64 [n].
+        spec: How.
+        seed: Decides order, augmentation and dropout.
+        teacher: The network to learn from besides the labels, used when ``spec.distillation`` is
+            positive; left as it was.
+        progress: Told of every step, and of the loss of every epoch.
+        label: What the progress is called.
+
+    Returns:
+        Mean training loss of every epoch.
+
+    Raises:
+        NetworkError: If the loss stops being a number, or a GPU is asked for and there is none.
+    """
+    device = _device(spec.device)
+    lesson = _Lesson(network, teacher if spec.distillation > 0.0 else None, spec, device)
+    batches = _Batches(data, indices, spec, seed, device)
+    total = max(spec.epochs * batches.per_epoch, 1)
+    optimizer = _optimizer(network, spec)
+    schedule = _schedule(optimizer, spec, total)
+    losses = []
+    progress.start(spec.epochs * batches.per_epoch, label)
+    cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), lesson:
+        torch.manual_seed(seed)
+        for epoch in range(1, spec.epochs + 1):
+            summed = torch.zeros((), device=device)
+            for images, labels in batches.epoch():
+                loss = lesson.loss(images, labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                summed += loss.detach()
+                progress.advance()
+            losses.append(float(summed) / batches.per_epoch)
+            if not math.isfinite(losses[-1]):
+                raise NetworkError(
+                    f"The training loss became {losses[-1]} in epoch {epoch}; "
+                    f"lower learning_rate (now {spec.learning_rate})."
+                )
+            progress.note(f"{label}: epoch {epoch} of {spec.epochs}, loss {losses[-1]:.3f}")
+    progress.finish()
+    return tuple(losses)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, labelled: LabelledImages, batch_size: int = 256) -> float:
+    """Share of images whose class is the network's largest output, in [0, 1].
+
+    Args:
+        network: Run in evaluation mode, on the device and in the precision that it has; its mode
+            is restored.
+        labelled: The images; an empty set has no accuracy.
+        batch_size: Images a forward pass.
+    """
+    first = next(network.parameters())
+    training = network.training
+    network.eval()
+    correct = 0
+    pieces = zip(labelled.images.split(batch_size), labelled.labels.split(batch_size), strict=True)
+    for images, labels in pieces:
+        ready = images.to(first.device, first.dtype, memory_format=torch.channels_last)
+        correct += int((network(ready).argmax(1).cpu() == labels).sum())
+    network.train(training)
+    return correct / len(labelled)
+
+
+class _Lesson:
+    """The loss of one batch; while entered, network and teacher are on the device."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: nn.Module | None,
+        spec: TrainingSpec,
+        device: torch.device,
+    ) -> None:
+        self._network = network
+        self._teacher = teacher
+        self._spec = spec
+        self._device = device
+        self._teacher_was = teacher.training if teacher is not None else False
+
+    def __enter__(self) -> None:
+        self._network.to(self._device, memory_format=torch.channels_last)
+        self._network.requires_grad_(True).train()
+        if self._teacher is not None:
+            self._teacher.to(self._device, memory_format=torch.channels_last)
+            self._teacher.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self._network.to("cpu", memory_format=torch.contiguous_format).eval()
+        if self._teacher is not None:
+            self._teacher.to("cpu", memory_format=torch.contiguous_format)
+            self._teacher.train(self._teacher_was)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        spec = self._spec
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
+            outputs = self._network(images)
+            taught = None
+            if self._teacher is not None:
+                with torch.no_grad():
+                    taught = self._teacher(images)
+        outputs = outputs.float()
+        loss = functional.cross_entropy(outputs, labels, label_smoothing=spec.label_smoothing)
+        if taught is None:
+            return loss
+        # Hinton et al. 2015, section 2: T^2 keeps the gradients' size when T changes.
+        soft = functional.kl_div(
+            functional.log_softmax(outputs / spec.temperature, 1),
+            functional.log_softmax(taught.float() / spec.temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - spec.distillation) * loss + spec.distillation * spec.temperature**2 * soft
+
+
+@dataclass
+class _Batches:
+    """Shuffled, augmented and normalised batches of one size, epoch after epoch."""
+
+    data: Data
+    indices: Indices
+    spec: TrainingSpec
+    seed: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        count = len(self.indices)
+        if count < 2:
+            raise NetworkError(f"{count} training images are left; at least two are needed.")
+        self._size = min(self.spec.batch_size, count)
+        # BatchNorm wants batches of one size, so the shuffled rest waits for another epoch.
+        self.per_epoch = count // self._size
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._labels = torch.from_numpy(self.data.train.labels[self.indices]).to(self.device)
+        bytes_needed = count * int(np.prod(self.data.input_shape))
+        resident = bytes_needed <= _RESIDENT_BYTES and self.spec.epochs > 0
+        self._images = self.data.train.load(self.indices).to(self.device) if resident else None
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.indices), generator=self._generator)
+        for chosen in order[: self.per_epoch * self._size].split(self._size):
+            if self._images is not None:
+                images = self._images[chosen.to(self.device)]
+            else:
+                images = self.data.train.load(self.indices[chosen.numpy()]).to(self.device)
+            if self.spec.augment:
+                images = crop_and_mirror(images, self._generator, mirror=self.data.mirror)
+            ready = self.data.normalise(images).contiguous(memory_format=torch.channels_last)
+            yield ready, self._labels[chosen.to(self.device)]
+
+
+def _optimizer(network: nn.Module, spec: TrainingSpec) -> torch.optim.SGD:
+    matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": spec.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=spec.momentum > 0
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.SGD, spec: TrainingSpec, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if spec.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        spec.learning_rate,
+        # One more than are taken, so that the last call has somewhere to go.
+        total_steps=steps + 1,
+        pct_start=spec.warmup,
+        cycle_momentum=False,
+    )
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise NetworkError("Training on device 'cuda' needs a GPU and there is none; use 'cpu'.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
