@@ -1,0 +1,22 @@
+"""What the pool needs of the place where evaluations are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..rewards.evaluation import Evaluation
+
+
+class EvaluationStore(Protocol):
+    """Keeps every evaluation for ever.
+
+    The pool's coordinator gets the store by pickle, so unpickling must open it again. ``get`` may
+    be called while ``append`` runs in another thread; ``append`` is never called twice at once.
+    """
+
+    def get(self, widths: tuple[int, ...]) -> Evaluation | None:
+        """The evaluation of a candidate, or ``None`` if there is none yet; fast (no disk)."""
+
+    def append(self, evaluations: Sequence[Evaluation]) -> None:
+        """Keep evaluations; they are durable (survive a power cut) when this returns."""

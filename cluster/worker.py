@@ -1,0 +1,86 @@
+"""The evaluator process: holds one task, evaluates one candidate after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import EvaluationError, PruneTuneError
+from ..rewards.evaluation import Evaluation
+
+Widths = tuple[int, ...]
+
+
+class Evaluator(Protocol):
+    """What the pool needs of an evaluator; built once in every worker."""
+
+    @property
+    def dense(self) -> Evaluation:
+        """The evaluation of the dense network."""
+
+    def evaluate(self, widths: Widths) -> Evaluation:
+        """All measures and costs of one candidate."""
+
+
+EvaluatorFactory = Callable[[], Evaluator]
+
+
+@dataclass(frozen=True)
+class Built:
+    """How building an evaluator ended: with the dense evaluation, or with an error."""
+
+    dense: Evaluation | None
+    error: PruneTuneError | None
+
+
+def failed_evaluation(widths: Widths, error: str, seconds: float = 0.0) -> Evaluation:
+    """The evaluation of a candidate that could not be evaluated."""
+    return Evaluation(widths=widths, measures={}, costs={}, seconds=seconds, error=error)
+
+
+def sentence(error: BaseException) -> str:
+    """One line that names the error and keeps the first line of its message."""
+    message = str(error).strip()
+    return f"{type(error).__name__}: {message.splitlines()[0]}" if message else type(error).__name__
+
+
+class EvaluatorWorker:
+    """A Ray actor's class.
+
+    Args:
+        threads: CPU threads of one evaluation. One thread in each of several processes beats
+            several threads in one for networks of this size.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._evaluator: Evaluator | None = None
+
+    def ping(self) -> int:
+        """Process id; answers as soon as the process has its resources and is idle."""
+        return os.getpid()
+
+    def build(self, factory: EvaluatorFactory) -> Built:
+        """Build the evaluator. Never raises: the caller has to tell a bad task from a death."""
+        import torch
+
+        torch.set_num_threads(self._threads)
+        try:
+            self._evaluator = factory()
+            return Built(self._evaluator.dense, None)
+        except PruneTuneError as error:
+            return Built(None, error)
+        except Exception as error:
+            return Built(None, EvaluationError(f"The evaluator cannot be built: {sentence(error)}"))
+
+    def evaluate(self, widths: Widths) -> Evaluation:
+        """Evaluate one candidate; whatever it raises is recorded, not thrown."""
+        assert self._evaluator is not None
+        start = time.perf_counter()
+        try:
+            return self._evaluator.evaluate(widths)
+        except Exception as error:
+            return failed_evaluation(widths, sentence(error), time.perf_counter() - start)
