@@ -1,0 +1,282 @@
+"""Tracing a network for its channel groups and cost tables."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE
+
+from ..errors import NetworkError
+from .groups import Axis, ChannelGroup, ChannelGroups, Member
+from .layers import LayerCall, is_depthwise, record_layer_calls
+from .slimming import ignore_removed, slim
+from .structure import GroupInfo, LayerInfo, LayerKind, Share, Structure
+from .zoo.shortcut import PadShortcut
+
+__all__ = ["GroupScope", "trace_channel_groups"]
+
+GroupScope = Literal["inner", "all"]
+"""``inner``: groups that one layer produces; ``all``: also residual streams, which several
+layers add to."""
+
+
+def trace_channel_groups(
+    network: nn.Module, example_input: Tensor, scope: GroupScope = "inner"
+) -> ChannelGroups:
+    """Find the channel groups of a network.
+
+    The coupling comes from Torch-Pruning's dependency graph and is then checked: the slim network
+    must equal the dense one that ignores the removed channels where it reads them. Groups that
+    fail, or that run through layers we cannot slim, are left alone.
+
+    Args:
+        network: The dense network; it is not changed.
+        example_input: Images [n, C, H, W] that the network accepts.
+        scope: Which groups to return.
+
+    Raises:
+        NetworkError: If the network cannot be traced or no group remains.
+    """
+    calls = record_layer_calls(network, example_input)
+    found, left_alone = _coupled_channels(network, example_input, calls)
+    groups = []
+    for group in sorted(found, key=lambda group: _position(calls, group.name)):
+        if scope == "inner" and _is_stream(group, network):
+            left_alone[group.name] = "several layers add to it (a residual stream)"
+        elif not _is_sound(network, example_input, group):
+            left_alone[group.name] = "its channels are mixed in a way we cannot trace"
+        else:
+            groups.append(group)
+    if not groups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_alone.items())
+        raise NetworkError(
+            "The network has no channels that can be removed"
+            + (f" ({reasons})" if reasons else "")
+            + "; use a convolutional network with at least two layers in a row."
+        )
+    return ChannelGroups(
+        tuple(groups), _tabulate(network, example_input, calls, groups), left_alone
+    )
+
+
+def _coupled_channels(
+    network: nn.Module, example_input: Tensor, calls: Sequence[LayerCall]
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    surrogate = _without_pad_shortcuts(network)
+    names = {module: name for name, module in surrogate.named_modules()}
+    graph = torch_pruning.DependencyGraph()
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph.build_dependency(surrogate, (example_input[:1].clone(),), verbose=False)
+        raw_groups = list(graph.get_all_groups())
+    except Exception as error:
+        raise NetworkError(
+            f"The network cannot be traced for coupled channels ({type(error).__name__}: {error}); "
+            "give its awkward part a plain convolutional form."
+        ) from error
+    called_once = {call.name for call in calls if call.times == 1}
+    groups: list[ChannelGroup] = []
+    left_alone: dict[str, str] = {}
+    for raw in raw_groups:
+        producers = [
+            names[item.dep.target.module]
+            for item in raw
+            if graph.is_out_channel_pruning_fn(item.dep.handler)
+            and isinstance(item.dep.target.module, nn.Conv2d | nn.Linear)
+            and not isinstance(network.get_submodule(names[item.dep.target.module]), PadShortcut)
+        ]
+        if not producers or any(item.dep.target.type == OPTYPE.PARAMETER for item in raw):
+            continue
+        name = min(producers, key=lambda layer: _position(calls, layer))
+        outcome = _read_group(raw, graph, names, network, name, called_once)
+        if isinstance(outcome, str):
+            left_alone[name] = outcome
+        elif any(True for _ in outcome.readers()):  # channels that nobody reads are the outputs
+            groups.append(outcome)
+    return groups, left_alone
+
+
+def _without_pad_shortcuts(network: nn.Module) -> nn.Module:
+    """A copy in which a strided 1x1 convolution, whose two sides are independent of each other,
+    stands for every zero-padding shortcut, whose slices and pads would couple whole stages."""
+    surrogate = copy.deepcopy(network)
+    for parameter in surrogate.parameters():
+        parameter.requires_grad_(True)
+    for name, module in network.named_modules():
+        if isinstance(module, PadShortcut):
+            surrogate.set_submodule(
+                name,
+                nn.Conv2d(
+                    module.in_channels, module.out_channels, 1, stride=module.stride, bias=False
+                ),
+            )
+    return surrogate
+
+
+def _position(calls: Sequence[LayerCall], layer: str) -> int:
+    return next(position for position, call in enumerate(calls) if call.name == layer)
+
+
+def _read_group(
+    raw: torch_pruning.Group,
+    graph: torch_pruning.DependencyGraph,
+    names: dict[nn.Module, str],
+    network: nn.Module,
+    name: str,
+    called_once: set[str],
+) -> ChannelGroup | str:
+    """The group in our own terms, or the reason why it is left alone."""
+    size = max(max(item.root_idxs) for item in raw) + 1
+    members: list[Member] = []
+    folds: set[int] = set()
+    for item in raw:
+        module = item.dep.target.module
+        if module not in names:  # an operation without parameters (addition, reshape, ...)
+            continue
+        layer = names[module]
+        original = network.get_submodule(layer)
+        if not isinstance(
+            original, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, PadShortcut)
+        ):
+            return f"it runs through {layer}, a {type(original).__name__}"
+        if layer not in called_once:
+            return f"it runs through {layer}, which the network uses more than once"
+        is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
+        channels: list[list[int]] = [[] for _ in range(size)]
+        for root, channel in zip(item.root_idxs, item.idxs, strict=True):
+            channels[root].append(channel)
+        if len({len(owned) for owned in channels}) != 1:
+            return f"its channels reach {layer} unevenly"
+        member = Member(layer, "out" if is_out else "in", np.array(channels, dtype=np.int64))
+        members.append(member)
+        if isinstance(original, nn.Conv2d) and original.groups > 1 and not is_depthwise(original):
+            if not np.array_equal(member.channels[:, 0], np.arange(size)):
+                return f"its channels are reordered before the grouped convolution {layer}"
+            folds.add(original.groups)
+    if len(folds) > 1:
+        return "it runs through grouped convolutions of different group counts"
+    fold = folds.pop() if folds else 1
+    if size // fold < 2:
+        return "a single unit of channels cannot be made narrower"
+    return ChannelGroup(name, size // fold, tuple(_fold(member, fold) for member in members))
+
+
+def _fold(member: Member, fold: int) -> Member:
+    """Gather one channel of every convolution group into one unit."""
+    size, per_unit = member.channels.shape
+    folded = member.channels.reshape(fold, size // fold, per_unit).transpose(1, 0, 2)
+    return Member(member.layer, member.axis, folded.reshape(size // fold, fold * per_unit))
+
+
+def _is_stream(group: ChannelGroup, network: nn.Module) -> bool:
+    modules = [network.get_submodule(member.layer) for member in group.producers()]
+    return (
+        sum(
+            isinstance(module, PadShortcut | nn.Linear)
+            or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
+            for module in modules
+        )
+        > 1
+    )
+
+
+def _is_sound(network: nn.Module, example_input: Tensor, group: ChannelGroup) -> bool:
+    """Whether a slim network equals the dense one that ignores the removed channels."""
+    units = np.arange(0, group.size, 2, dtype=np.int64)
+    images = torch.randn((2, *example_input.shape[1:]), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            slimmed = slim(network, [group], [units])(images)
+            masked = ignore_removed(network, [group], [units])(images)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    scale = float(masked.abs().max()) + 1e-12
+    return bool(torch.allclose(slimmed, masked, atol=1e-4 * scale, rtol=1e-3))
+
+
+def _tabulate(
+    network: nn.Module,
+    example_input: Tensor,
+    calls: Sequence[LayerCall],
+    groups: Sequence[ChannelGroup],
+) -> Structure:
+    shares: dict[tuple[str, Axis], list[tuple[int, int]]] = {}
+    for index, group in enumerate(groups):
+        for member in group.members:
+            shares.setdefault((member.layer, member.axis), []).append(
+                (index, member.channels.shape[1])
+            )
+    layers = []
+    for call in calls:
+        module = network.get_submodule(call.name)
+        if isinstance(module, PadShortcut):
+            continue
+        for _ in range(call.times):
+            layers.append(_layer_info(module, call, shares, groups))
+    listed = sum(
+        parameter.numel()
+        for call in calls
+        for parameter in network.get_submodule(call.name).parameters(recurse=False)
+    )
+    total = sum(parameter.numel() for parameter in network.parameters())
+    channels, height, width = example_input.shape[1:]
+    return Structure(
+        groups=tuple(GroupInfo(group.name, group.size) for group in groups),
+        layers=tuple(layers),
+        input_shape=(int(channels), int(height), int(width)),
+        other_params=total - listed,
+    )
+
+
+def _layer_info(
+    module: nn.Module,
+    call: LayerCall,
+    shares: dict[tuple[str, Axis], list[tuple[int, int]]],
+    groups: Sequence[ChannelGroup],
+) -> LayerInfo:
+    kind: LayerKind
+    kernel, stride, convolution_groups = (1, 1), 1, 1
+    if isinstance(module, nn.Conv2d):
+        kind = "depthwise" if is_depthwise(module) else "conv"
+        inputs, outputs = module.in_channels, module.out_channels
+        kernel = (module.kernel_size[0], module.kernel_size[1])
+        stride = int(module.stride[0])
+        convolution_groups = 1 if kind == "depthwise" else module.groups
+        bias = module.bias is not None
+    elif isinstance(module, nn.Linear):
+        kind, inputs, outputs = "linear", module.in_features, module.out_features
+        bias = module.bias is not None
+    else:
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        kind, inputs, outputs, bias = (
+            "norm",
+            module.num_features,
+            module.num_features,
+            module.affine,
+        )
+    read: Share = tuple(shares.get((call.name, "in"), ()))
+    written: Share = tuple(shares.get((call.name, "out"), ()))
+    if kind in ("depthwise", "norm"):
+        read = written
+    return LayerInfo(
+        name=call.name,
+        kind=kind,
+        inputs=read,
+        fixed_inputs=inputs - sum(groups[group].size * per_unit for group, per_unit in read),
+        outputs=written,
+        fixed_outputs=outputs - sum(groups[group].size * per_unit for group, per_unit in written),
+        kernel=kernel,
+        stride=stride,
+        input_size=call.input_size,
+        output_size=call.output_size,
+        groups=convolution_groups,
+        bias=bias,
+    )
