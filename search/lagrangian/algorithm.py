@@ -1,0 +1,176 @@
+"""Lagrangian PPO: one iteration samples, moves the multipliers, then the policy."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_KL_KEY, PPO
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from .config import LagrangianPPOConfig
+from .connectors import step_costs
+from .learner import LagrangianLearner
+
+__all__ = ["LagrangianPPO", "episode_costs"]
+
+_RESULTS = "lagrangian"
+_SEED = "lagrangian_seed"
+_SAMPLING, _LEARNING = 0, 1
+
+
+class LagrangianPPO(PPO):
+    """PPO under constraints on the mean undiscounted costs of an episode.
+
+    ``train()`` returns, under ``lagrangian``: ``multipliers`` and ``episode_costs`` by name of the
+    cost (the means of this iteration and the multipliers that its update used),
+    ``feasible_share`` (episodes of this iteration within all limits), ``episodes`` (their number),
+    ``episode_return`` (their mean) and, where the KL loss is on, ``kl_coefficient``.
+
+    Every iteration seeds all processes from the config's seed and its own number. A run that is
+    stopped after any iteration and restored therefore samples what it would have sampled, and
+    a stochastic environment gets a new seed each iteration (RLlib alone resets complete episodes
+    with one and the same). Without a seed in the config one is drawn, and kept in checkpoints.
+    """
+
+    config: LagrangianPPOConfig
+
+    def setup(self, config: LagrangianPPOConfig) -> None:
+        """Build everything."""
+        super().setup(config)
+        seed = self.config.seed
+        self._base_seed = secrets.randbits(32) if seed is None else int(seed)
+
+    @classmethod
+    def get_default_config(cls) -> LagrangianPPOConfig:
+        """The defaults."""
+        return LagrangianPPOConfig()
+
+    def training_step(self) -> None:
+        """Sample, update the multipliers with what was sampled, then the policy."""
+        constraints = self.config.get_constraints()
+        episodes = self._sample()
+        if not episodes:
+            return
+        costs = episode_costs(episodes, len(constraints.limits))
+        mean = costs.mean(axis=0) if len(costs) else np.full(len(constraints.limits), np.nan)
+        # Before the policy: a multiplier that lags an iteration behind overshoots more.
+        multipliers = self._on_learners(lambda learner: learner.update_multipliers(mean))[0]
+        self._learn(episodes)
+        for name, cost, multiplier in zip(constraints.names, mean, multipliers, strict=True):
+            self._report("episode_costs", name, value=float(cost))
+            self._report("multipliers", name, value=float(multiplier))
+        within = np.all(costs <= np.array(constraints.limits), axis=1)
+        returns = [episode.get_return() for episode in episodes]
+        self._report("feasible_share", value=float(within.mean()) if len(costs) else float("nan"))
+        self._report("episodes", value=float(len(costs)))
+        self._report("episode_return", value=float(np.mean(returns)))
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """RLlib's state and the seed."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        return {**state, _SEED: self._base_seed}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`get_state` returned."""
+        super().set_state(state)
+        self._base_seed = state.get(_SEED, self._base_seed)
+
+    def _sample(self) -> list[SingleAgentEpisode]:
+        base, iteration = self._base_seed, self.iteration
+
+        def seed(runner: Any) -> None:
+            # RLlib gives this attribute to the environments when they are reset.
+            runner._seed = _seed_process(base, iteration, _SAMPLING, runner.worker_index)
+
+        self.env_runner_group.foreach_env_runner(seed)
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+            if episodes:
+                self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        return episodes
+
+    def _learn(self, episodes: list[SingleAgentEpisode]) -> None:
+        base, iteration = self._base_seed, self.iteration
+        sampled = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        trained = (LEARNER_RESULTS, ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME)
+        self._on_learners(lambda learner: _seed_process(base, iteration, _LEARNING, 0))
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                episodes=episodes,
+                timesteps={
+                    NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek(sampled),
+                    NUM_MODULE_STEPS_TRAINED_LIFETIME: self.metrics.peek(trained, default=0),
+                },
+                num_epochs=self.config.num_epochs,
+                minibatch_size=self.config.minibatch_size,
+                shuffle_batch_per_epoch=self.config.shuffle_batch_per_epoch,
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        modules = set(results[0].keys()) - {ALL_MODULES}
+        if self.config.use_kl_loss:
+            self._adapt_kl(sorted(modules))
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                policies=modules,
+                inference_only=True,
+            )
+
+    def _adapt_kl(self, modules: Sequence[str]) -> None:
+        keys = {name: (LEARNER_RESULTS, name, LEARNER_RESULTS_KL_KEY) for name in modules}
+        divergence = {name: float(self.metrics.peek(key)) for name, key in keys.items()}
+        coefficients = self._on_learners(
+            lambda learner: learner.update_kl_coefficients(divergence)
+        )[0]
+        for name, value in coefficients.items():
+            self._report("kl_coefficient", name, value=value)
+
+    def _on_learners(self, call: Callable[[LagrangianLearner], Any]) -> list[Any]:
+        return [result.get() for result in self.learner_group.foreach_learner(call)]
+
+    def _report(self, *key: str, value: float) -> None:
+        self.metrics.log_value((_RESULTS, *key), value, window=1)
+
+
+def episode_costs(episodes: Sequence[SingleAgentEpisode], count: int) -> NDArray[np.float64]:
+    """Undiscounted costs of finished episodes, float64 [number finished, B]."""
+    finished = [episode for episode in episodes if episode.is_done]
+    totals = [
+        step_costs(episode, count, len(episode)).sum(axis=0, dtype=np.float64)
+        for episode in finished
+    ]
+    return np.array(totals, dtype=np.float64).reshape(len(finished), count)
+
+
+def _seed_process(*entropy: int) -> int:
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed

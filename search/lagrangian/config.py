@@ -1,0 +1,204 @@
+"""The configuration of Lagrangian PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal, cast
+
+from ray.rllib.algorithms.algorithm_config import NotProvided
+from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from typing_extensions import Self
+
+from .learner import LagrangianLearner
+from .module import LagrangianCatalog, LagrangianModule
+from .multipliers import Constraints, PidGains, Rule
+
+__all__ = ["LagrangianPPOConfig"]
+
+
+class LagrangianPPOConfig(PPOConfig):
+    """Configures :class:`~prunetune.search.lagrangian.algorithm.LagrangianPPO`.
+
+    The environment reports its costs at every step, as a vector in ``info["costs"]`` or as a
+    number in ``info["cost"]``. Defaults suit short episodes (5-60 steps) of which 16-32 run in
+    parallel, for tens of iterations; everything of ``PPOConfig`` can be set as usual.
+
+    Example::
+
+        config = (
+            LagrangianPPOConfig()
+            .environment("my-env")
+            .env_runners(num_envs_per_env_runner=32)
+            .training(train_batch_size_per_learner=32 * 20)
+            .constraints(limits=[0.5], names=["flops"])
+            .debugging(seed=0)
+        )
+        algorithm = config.build_algo()
+        result = algorithm.train()["lagrangian"]
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from .algorithm import LagrangianPPO
+
+        super().__init__(algo_class=algo_class or LagrangianPPO)
+        self.limits: list[float] = []
+        self.cost_names: list[str] | None = None
+        self.multiplier_rule: Rule = "lagrange"
+        self.multiplier_learning_rate = 1.0
+        self.multiplier_damping = 5.0
+        self.multiplier_pid: dict[str, float] = asdict(PidGains())
+        self.multiplier_max = 100.0
+        self.initial_multipliers: list[float] | None = None
+        self.cost_window = 1
+        self.cost_margin = 0.0
+        self.cost_gamma = 1.0
+        self.cost_lambda = 1.0
+        self.cost_vf_loss_coeff = 1.0
+        self.normalise_advantages = "combined"
+        self.initial_std = 0.3
+        self.initial_output_scale = 0.01
+
+        self.batch_mode = "complete_episodes"
+        self.sample_timeout_s = None
+        self.num_env_runners = 0
+        self.gamma = 1.0
+        self.lambda_ = 1.0
+        self.lr = 3e-3
+        self.num_epochs = 10
+        self.minibatch_size = 256
+        self.clip_param = 0.2
+        self.vf_clip_param = float("inf")
+        self.use_kl_loss = False
+
+    def constraints(
+        self,
+        *,
+        limits: Sequence[float] = NotProvided,
+        names: Sequence[str] = NotProvided,
+        rule: Rule = NotProvided,
+        multiplier_learning_rate: float = NotProvided,
+        multiplier_damping: float = NotProvided,
+        pid: PidGains = NotProvided,
+        multiplier_max: float = NotProvided,
+        initial_multipliers: Sequence[float] = NotProvided,
+        window: int = NotProvided,
+        margin: float = NotProvided,
+        cost_gamma: float = NotProvided,
+        cost_lambda: float = NotProvided,
+        cost_vf_loss_coeff: float = NotProvided,
+        normalise_advantages: Literal["reward", "combined"] = NotProvided,
+    ) -> Self:
+        """Sets what is constrained and how the multipliers move.
+
+        Args:
+            limits: Largest admissible mean undiscounted episode cost, one per cost.
+            names: Names of the costs in results; "0", "1", ... by default.
+            rule: "lagrange" (projected gradient) or "pid" (Stooke et al. 2020).
+            multiplier_learning_rate: Step of "lagrange".
+            multiplier_damping: Damping of "lagrange"; 0 is the plain projected gradient.
+            pid: Gains of "pid".
+            multiplier_max: Largest value of a multiplier.
+            initial_multipliers: One per cost; 0 by default.
+            window: Iterations over whose mean cost the multipliers move.
+            margin: Share of each limit to keep free, so that samples around the mean keep it too.
+            cost_gamma: Discount of the cost critics.
+            cost_lambda: GAE parameter of the cost critics.
+            cost_vf_loss_coeff: Weight of the cost critics' loss.
+            normalise_advantages: "combined" or "reward", see
+                :func:`~prunetune.search.lagrangian.connectors.combine_advantages`.
+
+        Returns:
+            This config.
+        """
+        given: dict[str, Any] = {
+            "limits": limits,
+            "cost_names": names,
+            "multiplier_rule": rule,
+            "multiplier_learning_rate": multiplier_learning_rate,
+            "multiplier_damping": multiplier_damping,
+            "multiplier_pid": asdict(pid) if pid is not NotProvided else pid,
+            "multiplier_max": multiplier_max,
+            "initial_multipliers": initial_multipliers,
+            "cost_window": window,
+            "cost_margin": margin,
+            "cost_gamma": cost_gamma,
+            "cost_lambda": cost_lambda,
+            "cost_vf_loss_coeff": cost_vf_loss_coeff,
+            "normalise_advantages": normalise_advantages,
+        }
+        for name, value in given.items():
+            if value is not NotProvided:
+                sequence = isinstance(value, Sequence) and not isinstance(value, str)
+                setattr(self, name, list(value) if sequence else value)
+        return self
+
+    def initial_policy(
+        self, *, std: float = NotProvided, output_scale: float = NotProvided
+    ) -> Self:
+        """Sets how the policy starts.
+
+        Args:
+            std: Initial standard deviation of a Gaussian policy, which learns one per action
+                dimension, whatever the state.
+            output_scale: Factor on the initial weights of the policy's last layer, whose biases
+                are 0: small means that the mean starts near 0 in every state.
+
+        Returns:
+            This config.
+        """
+        if std is not NotProvided:
+            self.initial_std = std
+        if output_scale is not NotProvided:
+            self.initial_output_scale = output_scale
+        return self
+
+    def get_constraints(self) -> Constraints:
+        """The constraints as one object.
+
+        Raises:
+            ValueError: If they make no sense.
+        """
+        count = len(self.limits)
+        return Constraints(
+            limits=tuple(float(limit) for limit in self.limits),
+            names=tuple(self.cost_names or map(str, range(count))),
+            rule=self.multiplier_rule,
+            learning_rate=self.multiplier_learning_rate,
+            damping=self.multiplier_damping,
+            pid=PidGains(**cast("dict[str, Any]", self.multiplier_pid)),
+            initial=tuple(self.initial_multipliers or ()),
+            maximum=self.multiplier_max,
+            window=self.cost_window,
+            margin=self.cost_margin,
+        )
+
+    def validate(self) -> None:
+        """Checks all settings."""
+        super().validate()
+        self.get_constraints()
+        if self.batch_mode != "complete_episodes":
+            raise ValueError("LagrangianPPO needs batch_mode='complete_episodes'")
+        if self.normalise_advantages not in ("reward", "combined"):
+            raise ValueError("normalise_advantages must be 'reward' or 'combined'")
+        if not self.initial_std > 0:
+            raise ValueError("the initial standard deviation must be above 0")
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The module with cost critics."""
+        return RLModuleSpec(module_class=LagrangianModule, catalog_class=LagrangianCatalog)
+
+    def get_default_learner_class(self) -> type[LagrangianLearner]:
+        """The learner with multipliers."""
+        return LagrangianLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {
+            "num_costs": len(self.limits),
+            "initial_std": self.initial_std,
+            "initial_output_scale": self.initial_output_scale,
+            "free_log_std": "auto",
+            "fcnet_hiddens": [64, 64],
+        }

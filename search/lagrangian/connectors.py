@@ -1,0 +1,222 @@
+"""From the costs in an environment's infos to the advantages that PPO follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
+
+from ...errors import EvaluationError
+
+__all__ = [
+    "COSTS",
+    "COST_VALUE_TARGETS",
+    "ConstrainedAdvantages",
+    "CostsFromInfos",
+    "combine_advantages",
+    "cost_value_targets",
+    "step_costs",
+]
+
+COSTS = "costs"
+COST_VALUE_TARGETS = "cost_value_targets"
+
+
+def step_costs(episode: SingleAgentEpisode, count: int, steps: int) -> NDArray[np.float32]:
+    """The costs of the first transitions of an episode.
+
+    Args:
+        episode: An episode whose infos have ``costs`` (a vector) or ``cost`` (a number).
+        count: Number of costs B.
+        steps: Number of transitions n.
+
+    Returns:
+        float32 [n, B]; row t is the cost of the transition from step t.
+
+    Raises:
+        EvaluationError: If an info has no such costs or they are not finite.
+    """
+    # The info at index 0 belongs to the reset: transition t reports in info t + 1.
+    infos = episode.get_infos(slice(1, steps + 1))
+    costs = np.empty((steps, count), dtype=np.float32)
+    for step, info in enumerate(infos):
+        value = info.get("costs", info.get("cost"))
+        row = None if value is None else np.asarray(value, dtype=np.float32).reshape(-1)
+        if row is None or len(row) != count or not np.isfinite(row).all():
+            raise EvaluationError(
+                f"The environment must report {count} finite cost(s) in info['costs'] (or one in "
+                f"info['cost']) at every step, but step {step} reported {value!r}."
+            )
+        costs[step] = row
+    return costs
+
+
+class CostsFromInfos(ConnectorV2):
+    """Writes the column ``costs``, one row per transition and a 0 for the bootstrap step.
+
+    Must run after RLlib has made every episode one step longer and before it batches.
+
+    Args:
+        count: Number of costs.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Any = None,
+        input_action_space: Any = None,
+        *,
+        count: int,
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space)
+        self._count = count
+
+    def __call__(
+        self, *, batch: dict[str, Any], episodes: Sequence[SingleAgentEpisode], **kwargs: Any
+    ) -> Any:
+        """Add the column for all episodes."""
+        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            length = len(episode)
+            costs = np.zeros((length, self._count), dtype=np.float32)
+            costs[:-1] = step_costs(episode, self._count, length - 1)
+            self.add_n_batch_items(batch, COSTS, costs, length, episode)
+        return batch
+
+
+class ConstrainedAdvantages(ConnectorV2):
+    """Cost advantages by GAE, and the advantage of the Lagrangian in place of the reward's.
+
+    Must run after RLlib's own ``GeneralAdvantageEstimation``, on the batched tensors.
+
+    Args:
+        multipliers: Returns the present multipliers, float64 [B].
+        gamma: Discount of costs; 1 because a budget limits an undiscounted total.
+        lambda_: GAE parameter of costs.
+        normalise: See :func:`combine_advantages`.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Any = None,
+        input_action_space: Any = None,
+        *,
+        multipliers: Callable[[], NDArray[np.float64]],
+        gamma: float,
+        lambda_: float,
+        normalise: str,
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space)
+        self._multipliers = multipliers
+        self._gamma = gamma
+        self._lambda = lambda_
+        self._normalise = normalise
+
+    def __call__(self, *, rl_module: MultiRLModule, batch: dict[str, Any], **kwargs: Any) -> Any:
+        """Replace the advantages of every module and add its cost value targets."""
+        for module_id, columns in batch.items():
+            module = rl_module[module_id].unwrapped()
+            with torch.no_grad():
+                values = module.compute_values(columns)
+                cost_values = module.compute_cost_values(columns).cpu().numpy()
+            targets = cost_value_targets(
+                cost_values,
+                columns[COSTS].cpu().numpy(),
+                columns[Columns.TERMINATEDS].cpu().numpy(),
+                columns[Columns.TRUNCATEDS].cpu().numpy(),
+                self._gamma,
+                self._lambda,
+            )
+            advantages = combine_advantages(
+                (columns[Postprocessing.VALUE_TARGETS] - values).cpu().numpy(),
+                targets - cost_values,
+                columns[Columns.LOSS_MASK].cpu().numpy(),
+                self._multipliers(),
+                self._normalise,
+            )
+            device = values.device
+            columns[COST_VALUE_TARGETS] = torch.from_numpy(targets).to(device)
+            columns[Postprocessing.ADVANTAGES] = torch.from_numpy(advantages).to(device)
+        return batch
+
+
+def cost_value_targets(
+    values: NDArray[np.float32],
+    costs: NDArray[np.float32],
+    terminateds: NDArray[np.bool_],
+    truncateds: NDArray[np.bool_],
+    gamma: float,
+    lambda_: float,
+) -> NDArray[np.float32]:
+    """GAE targets of every cost; advantages are the targets minus the values.
+
+    Args:
+        values: Predictions of the cost critic, [rows, B], bootstrap rows included.
+        costs: Costs of the transitions, [rows, B].
+        terminateds: Whether the transition ended its episode, [rows].
+        truncateds: Whether the transition is the last of an unfinished episode, [rows].
+        gamma: Discount.
+        lambda_: GAE parameter.
+
+    Returns:
+        float32 [rows, B].
+    """
+    columns = [
+        compute_value_targets(
+            values=values[:, index],
+            rewards=costs[:, index],
+            terminateds=terminateds.astype(np.float32),
+            truncateds=truncateds.astype(np.float32),
+            gamma=gamma,
+            lambda_=lambda_,
+        )
+        for index in range(costs.shape[1])
+    ]
+    return np.stack(columns, axis=1)
+
+
+def combine_advantages(
+    rewards: NDArray[np.float32],
+    costs: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    multipliers: NDArray[np.float64],
+    normalise: str,
+) -> NDArray[np.float32]:
+    """The advantage of the Lagrangian, (A_r - sum_i lambda_i A_ci) / (1 + sum_i lambda_i).
+
+    Cost advantages are centred and never scaled. ``normalise`` says what is standardised:
+    ``reward``, the reward advantage alone (Ray et al. 2019; OmniSafe), which makes a multiplier
+    the price of a cost in standard deviations of the reward advantage; or ``combined``, the sum
+    (our choice), which makes it the price in units of the reward, so that it need not grow as
+    the policy narrows.
+
+    Args:
+        rewards: Advantages of the reward, not normalised, [rows].
+        costs: Advantages of the costs, [rows, B].
+        mask: False for bootstrap rows, which must not enter any mean, [rows].
+        multipliers: [B].
+        normalise: ``reward`` or ``combined``.
+
+    Returns:
+        float32 [rows].
+    """
+    reward = rewards.astype(np.float64) - rewards[mask].mean(dtype=np.float64)
+    if normalise == "reward":
+        reward /= _spread(reward[mask])
+    centred = costs.astype(np.float64) - costs[mask].mean(axis=0, dtype=np.float64)
+    combined = (reward - centred @ multipliers) / (1.0 + multipliers.sum())
+    if normalise == "combined":
+        combined /= _spread(combined[mask])
+    return combined.astype(np.float32)
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    # A batch of equal candidates has no direction to follow; do not blow up rounding errors.
+    return max(1e-8, float(values.std()))

@@ -1,0 +1,64 @@
+"""The policy, its critic, and one critic per cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
+from ray.rllib.core.models.base import ENCODER_OUT, Model
+from ray.rllib.core.models.configs import MLPHeadConfig, RecurrentEncoderConfig
+from torch import Tensor, nn
+
+__all__ = ["LagrangianCatalog", "LagrangianModule"]
+
+
+class LagrangianCatalog(PPOCatalog):
+    """PPO's catalog; a Gaussian policy gets a standard deviation that is free of the state."""
+
+    def build_pi_head(self, framework: str) -> Model:
+        """The policy head, started as the model config says."""
+        settings = self._model_config_dict
+        gaussian = self.get_action_dist_cls(framework=framework) is TorchDiagGaussian
+        if settings["free_log_std"] == "auto":
+            settings["free_log_std"] = gaussian
+        head = super().build_pi_head(framework)
+        last = [layer for layer in head.net.modules() if isinstance(layer, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.mul_(settings["initial_output_scale"])
+            last.bias.zero_()
+            if gaussian and settings["free_log_std"]:
+                head.log_std.fill_(math.log(settings["initial_std"]))
+        return head
+
+
+class LagrangianModule(DefaultPPOTorchRLModule):
+    """PPO's default module with a cost critic of its own encoder and one output per cost."""
+
+    def setup(self) -> None:
+        """Build all networks."""
+        super().setup()
+        encoder_config = self.catalog.actor_critic_encoder_config.base_encoder_config
+        if isinstance(encoder_config, RecurrentEncoderConfig):
+            raise ValueError("LagrangianPPO does not support recurrent models")
+        if self.inference_only:
+            return
+        self.cost_encoder = encoder_config.build(framework=self.framework)
+        self.cost_vf = MLPHeadConfig(
+            input_dims=self.catalog.latent_dims,
+            hidden_layer_dims=self.catalog.pi_and_vf_head_hiddens,
+            hidden_layer_activation=self.catalog.pi_and_vf_head_activation,
+            output_layer_activation="linear",
+            output_layer_dim=self.model_config["num_costs"],
+        ).build(framework=self.framework)
+
+    def compute_cost_values(self, batch: dict[str, Any]) -> Tensor:
+        """Predicted cost to come of every cost, [rows, B]."""
+        return self.cost_vf(self.cost_encoder(batch)[ENCODER_OUT])
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What environment runners do not need."""
+        return [*super().get_non_inference_attributes(), "cost_encoder", "cost_vf"]
