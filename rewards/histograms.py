@@ -105,16 +105,22 @@ def entropy_of_counts(counts: Tensor, cells: int = 1) -> Tensor:
     """Entropy of the frequencies in the last dimensions.
 
     Args:
-        counts: Non-negative counts, the last ``cells`` dimensions being one distribution.
+        counts: Non-negative counts below 2**31, of any integer type; the last ``cells`` dimensions
+            are one distribution.
         cells: How many trailing dimensions make one distribution.
 
     Returns:
         ``-sum p log p`` in nats, float64, without those dimensions; 0 where nothing was counted.
     """
-    flat = counts.flatten(start_dim=-cells).double()
-    total = flat.sum(dim=-1)
-    # sum n log n needs one logarithm per cell and no division: H = log N - sum(n log n) / N.
-    weighted = torch.xlogy(flat, flat).sum(dim=-1)
+    flat = counts.flatten(start_dim=-cells)
+    total = flat.sum(dim=-1).double()
+    if flat.numel() == 0:
+        return torch.zeros_like(total)
+    # H = log N - sum(n log n) / N. Most of many cells hold small counts, and looking n log n up in
+    # a table was measured twice as fast as computing it for each.
+    known = torch.arange(int(flat.max()) + 1, dtype=torch.float64, device=flat.device)
+    table = torch.xlogy(known, known)
+    weighted = table.index_select(0, flat.reshape(-1).int()).view(flat.shape).sum(dim=-1)
     return torch.where(total > 0, total.log() - weighted / total, 0.0).clamp_(min=0.0)
 
 
@@ -146,17 +152,18 @@ def level_entropy(tables: Tensor) -> Tensor:
     return (entropy_of_counts(tables.sum(dim=-1)) + entropy_of_counts(tables.sum(dim=-2))) / 2
 
 
-def relative_entropy(tables: Tensor) -> Tensor:
+def relative_entropy(tables: Tensor, pairs: Tensor | None = None) -> Tensor:
     """H_R(k, l) = (H(k, l) - H(0)) / H(0), in [0, 1].
 
     1 where neighbours are independent, 0 where one determines the other; 0 for a constant map.
 
     Args:
         tables: Joint tables ``[..., bins, bins]``.
+        pairs: Their bivariate entropy ``[...]`` where it is known already.
 
     Returns:
         Float64 ``[...]``.
     """
     single = level_entropy(tables)
-    relative = bivariate_entropy(tables) / single - 1
+    relative = (bivariate_entropy(tables) if pairs is None else pairs) / single - 1
     return torch.where(single > 0, relative, 0.0).clamp_(0.0, 1.0)

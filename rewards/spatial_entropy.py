@@ -210,13 +210,9 @@ class SpatialEntropy(Measure):
 
     def _entropies(self, tables: Tensor) -> tuple[Tensor, Tensor]:
         """Entropy of each map, float64 ``[C]``, and whether it is not constant, bool ``[C]``."""
-        alive = (histograms.bivariate_entropy(tables) > 0).any(dim=1)
-        entropy = (
-            histograms.relative_entropy(tables)
-            if self.normalise
-            else histograms.bivariate_entropy(tables)
-        )
-        return entropy.mean(dim=1), alive
+        pairs = histograms.bivariate_entropy(tables)
+        entropy = histograms.relative_entropy(tables, pairs) if self.normalise else pairs
+        return entropy.mean(dim=1), (pairs > 0).any(dim=1)
 
     def _layer_mean(self, values: Tensor, alive: Tensor) -> float:
         if not self.guard:
