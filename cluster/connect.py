@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,7 +43,7 @@ class ClusterSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str | None = None
-    evaluators: int | Literal["auto"] = Field(default="auto")
+    evaluators: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     evaluator_cpus: float = Field(default=1.0, gt=0)
     evaluator_gpus: float = Field(default=0.0, ge=0)
 
