@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .._plugins import is_reference
-from ..errors import DataError
+from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
 from .data import Data, DataSpec, LabelledImages, crop_and_mirror, load_data
 from .data.source import Indices
@@ -58,7 +58,7 @@ class TaskSpec(BaseModel):
     validation: int = Field(default=2000, ge=1)
     augment_validation: bool = False
     groups: Literal["inner", "all"] = "inner"
-    training: TrainingSpec = TrainingSpec(epochs=30)
+    training: TrainingSpec = TrainingSpec(epochs=30, batch_size=64, label_smoothing=0.1)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,11 @@ def _train_dense(
         return
     label = f"Training the dense {spec.model} on {data.name}"
     train(network, data, splits.train, spec.training, seed, progress=progress, label=label)
-    save_weights(network.state_dict(), path)
+    try:
+        save_weights(network.state_dict(), path)
+    except WeightsError as error:
+        # The trained network is worth more than the cache.
+        progress.note(str(error))
 
 
 def _source_of(model: str) -> list[str]:

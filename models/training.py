@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import NetworkError
+from .batchnorm import recalibrate_batchnorm
 from .data import Data, LabelledImages, crop_and_mirror
 from .data.source import Indices
 from .progress import SILENT, Progress
@@ -22,6 +23,8 @@ __all__ = ["TrainingSpec", "accuracy", "train"]
 
 # Decoded images up to this size stay on the device; larger sets are decoded batch by batch.
 _RESIDENT_BYTES = 4 * 2**30
+# Images that BatchNorm statistics are taken from when training ends.
+_STATISTICS_IMAGES = 4096
 
 
 class TrainingSpec(BaseModel):
@@ -37,7 +40,7 @@ class TrainingSpec(BaseModel):
         momentum: Of SGD.
         weight_decay: On weights of two or more dimensions only: neither biases nor BatchNorm.
         label_smoothing: Probability spread evenly over all classes, in [0, 1).
-        augment: Whether images are shifted by up to an eighth and, where the data allows it, mirrored.
+        augment: Whether images are shifted (up to an eighth) and, where the data allows, mirrored.
         distillation: Weight, in [0, 1], of the loss against a teacher's outputs, where a teacher
             is given (Hinton et al. 2015); the rest is the loss against the labels.
         temperature: Softens both outputs in that loss.
@@ -73,7 +76,7 @@ def train(
     progress: Progress = SILENT,
     label: str = "Training",
 ) -> tuple[float, ...]:
-    """Train ``network`` in place; it ends on the CPU, in evaluation mode.
+    """Train ``network`` in place; it ends on the CPU, in evaluation mode, BatchNorm recalibrated.
 
     On one CPU the result is a function of the arguments and torch's number of threads.
 
@@ -122,6 +125,8 @@ def train(
                     f"lower learning_rate (now {spec.learning_rate})."
                 )
             progress.note(f"{label}: epoch {epoch} of {spec.epochs}, loss {losses[-1]:.3f}")
+        if spec.epochs:
+            recalibrate_batchnorm(network, batches.plain(_STATISTICS_IMAGES))
     progress.finish()
     return tuple(losses)
 
@@ -165,16 +170,16 @@ class _Lesson:
         self._teacher_was = teacher.training if teacher is not None else False
 
     def __enter__(self) -> None:
-        self._network.to(self._device, memory_format=torch.channels_last)
+        self._network.to(self._device).to(memory_format=torch.channels_last)
         self._network.requires_grad_(True).train()
         if self._teacher is not None:
-            self._teacher.to(self._device, memory_format=torch.channels_last)
+            self._teacher.to(self._device).to(memory_format=torch.channels_last)
             self._teacher.eval()
 
     def __exit__(self, *_: object) -> None:
-        self._network.to("cpu", memory_format=torch.contiguous_format).eval()
+        self._network.to("cpu").to(memory_format=torch.contiguous_format).eval()
         if self._teacher is not None:
-            self._teacher.to("cpu", memory_format=torch.contiguous_format)
+            self._teacher.to("cpu").to(memory_format=torch.contiguous_format)
             self._teacher.train(self._teacher_was)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -225,14 +230,25 @@ class _Batches:
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.indices), generator=self._generator)
         for chosen in order[: self.per_epoch * self._size].split(self._size):
-            if self._images is not None:
-                images = self._images[chosen.to(self.device)]
-            else:
-                images = self.data.train.load(self.indices[chosen.numpy()]).to(self.device)
+            images = self._load(chosen)
             if self.spec.augment:
                 images = crop_and_mirror(images, self._generator, mirror=self.data.mirror)
-            ready = self.data.normalise(images).contiguous(memory_format=torch.channels_last)
-            yield ready, self._labels[chosen.to(self.device)]
+            yield self._normalised(images), self._labels[chosen.to(self.device)]
+
+    def plain(self, count: int) -> Iterator[Tensor]:
+        """About ``count`` images as they are, in batches."""
+        order = torch.randperm(len(self.indices), generator=self._generator)
+        batches = min(max(count // self._size, 1), self.per_epoch)
+        for chosen in order[: batches * self._size].split(self._size):
+            yield self._normalised(self._load(chosen))
+
+    def _load(self, chosen: Tensor) -> Tensor:
+        if self._images is not None:
+            return self._images[chosen.to(self.device)]
+        return self.data.train.load(self.indices[chosen.numpy()]).to(self.device)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return self.data.normalise(images).contiguous(memory_format=torch.channels_last)
 
 
 def _optimizer(network: nn.Module, spec: TrainingSpec) -> torch.optim.SGD:

@@ -138,7 +138,7 @@ def _mismatch(
     unexpected: list[str],
     misshaped: list[str],
 ) -> str:
-    if misshaped and not missing and not unexpected and _same_but_outputs(misshaped):
+    if not missing and not unexpected and _only_outputs_differ(weights, wanted, misshaped):
         theirs, ours = weights[misshaped[0]].shape[0], wanted[misshaped[0]].shape[0]
         return (
             f"The weights in {path} are for {theirs} classes but the data has {ours}; "
@@ -161,9 +161,16 @@ def _mismatch(
     )
 
 
-def _same_but_outputs(misshaped: list[str]) -> bool:
-    """Whether only one layer differs (in a classifier: its weight and bias)."""
-    return len({name.rpartition(".")[0] for name in misshaped}) == 1
+def _only_outputs_differ(
+    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], misshaped: list[str]
+) -> bool:
+    """Whether one layer, as a classifier, has another number of outputs, and nothing else."""
+    return len({name.rpartition(".")[0] for name in misshaped}) == 1 and all(
+        weights[name].shape[0] != wanted[name].shape[0]
+        and weights[name].shape[1:] == wanted[name].shape[1:]
+        for name in misshaped
+        if weights[name].ndim == wanted[name].ndim > 0
+    )
 
 
 def _some(names: list[str]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from prunetune.models import PruningTask, TaskSpec, load_task
 
 _REAL_DATA_VARIABLE = "PRUNETUNE_TEST_DATA"
