@@ -42,7 +42,7 @@ class LagrangianPPO(PPO):
     ``train()`` returns, under ``lagrangian``: ``multipliers`` and ``episode_costs`` by name of the
     cost (the means of this iteration and the multipliers that its update used),
     ``feasible_share`` (episodes of this iteration within all limits), ``episodes`` (their number),
-    ``episode_return`` (their mean) and, where the KL loss is on, ``kl_coefficient``.
+    ``episode_return`` (their mean) and, where the KL loss is on, ``kl_coefficient`` by module.
 
     Every iteration seeds all processes from the config's seed and its own number. A run that is
     stopped after any iteration and restored therefore samples what it would have sampled, and
