@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from prunetune.errors import DataError, UnknownNameError
 from prunetune.models.data import ArrayImages, Data, DataSpec, crop_and_mirror, load_data
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR10
 
 _PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
 
@@ -36,15 +39,24 @@ def _table(images: list[bytes | None], labels: list[int], column: str = "img") -
     return pa.table({column: pa.array(cells, layout), "label": pa.array(labels, pa.int64())})
 
 
-@pytest.fixture
-def parquet_folder(tmp_path: Path) -> Path:
+def _write_parquet(folder: Path) -> Path:
     """Eight train images in two files of several row groups, in two formats, and four to test."""
     encoded = [_encode(p, "WEBP" if i % 2 else "PNG") for i, p in enumerate(_PIXELS)]
     labels = [0, 1, 2] * 4
-    pq.write_table(_table(encoded[:5], labels[:5]), tmp_path / "train-0.parquet", row_group_size=2)
-    pq.write_table(_table(encoded[5:8], labels[5:8]), tmp_path / "train-1.parquet")
-    pq.write_table(_table(encoded[8:], labels[8:]), tmp_path / "test.parquet")
-    return tmp_path
+    pq.write_table(_table(encoded[:5], labels[:5]), folder / "train-0.parquet", row_group_size=2)
+    pq.write_table(_table(encoded[5:8], labels[5:8]), folder / "train-1.parquet")
+    pq.write_table(_table(encoded[8:], labels[8:]), folder / "test.parquet")
+    return folder
+
+
+@pytest.fixture
+def parquet_folder(tmp_path: Path) -> Path:
+    return _write_parquet(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parquet_folder_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write_parquet(tmp_path_factory.mktemp("parquet"))
 
 
 def _load(folder: Path, **options: object) -> Data:
@@ -58,11 +70,6 @@ def test_parquet_gives_the_pixels_that_were_encoded(
     data = _load(parquet_folder_once)
     loaded = data.train.load(np.array(asked, dtype=np.int64)).numpy()
     assert np.array_equal(loaded, _PIXELS[asked].transpose(0, 3, 1, 2))
-
-
-@pytest.fixture(scope="module")
-def parquet_folder_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parquet_folder.__wrapped__(tmp_path_factory.mktemp("parquet"))  # type: ignore[attr-defined, no-any-return]
 
 
 def test_parquet_splits_classes_and_labels(parquet_folder: Path) -> None:
@@ -225,6 +232,30 @@ def test_fashion_mnist_from_a_local_folder(tmp_path: Path) -> None:
     data = load_data(DataSpec.model_validate(f"fashion-mnist:{tmp_path}"))
     assert data.input_shape == (1, 28, 28)
     assert np.array_equal(data.test.load(np.arange(20))[:, 0].numpy(), images)
+
+
+def test_cifar10_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original pickled batches; only torchvision's checksums of the real files are replaced."""
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 10, 3, 32, 32), dtype=np.uint8)
+    names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
+    sums = {}
+    for name, batch in zip(names, pixels, strict=True):
+        content = pickle.dumps({"data": batch.reshape(10, -1), "labels": list(range(10))})
+        (folder / name).write_bytes(content)
+        sums[name] = hashlib.md5(content).hexdigest()
+    meta = pickle.dumps({"label_names": list("abcdefghij")})
+    (folder / "batches.meta").write_bytes(meta)
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [[names[5], sums[names[5]]]])
+    checksum = {"filename": "batches.meta", "key": "label_names"}
+    checksum["md5"] = hashlib.md5(meta).hexdigest()
+    monkeypatch.setattr(CIFAR10, "meta", checksum)
+    data = load_data(DataSpec(name="cifar10", root=tmp_path))
+    assert data.class_names == tuple("abcdefghij")
+    assert np.array_equal(data.train.load(np.arange(50)), pixels[:5].reshape(50, 3, 32, 32))
+    assert np.array_equal(data.test.load(np.arange(10)), pixels[5])
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
