@@ -13,8 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import EvaluationError
-
 __all__ = [
     "bivariate_entropy",
     "entropy_of_counts",
@@ -30,7 +28,7 @@ def quantise(values: Tensor, low: float, high: float, bins: int) -> Tensor:
 
     Args:
         values: Any floating type and shape.
-        low: Lower limit; smaller values get level 0.
+        low: Lower limit; smaller values, and not-a-number, get level 0.
         high: Upper limit; larger values get level ``bins - 1``. Where it equals ``low``,
             everything up to it gets level 0.
         bins: Number of levels, 2 to 256.
@@ -40,7 +38,8 @@ def quantise(values: Tensor, low: float, high: float, bins: int) -> Tensor:
     """
     scale = bins / (high - low) if high > low else 1.0
     levels = values.to(torch.float32, copy=True).sub_(low).mul_(scale).clamp_(0, bins - 1)
-    return levels.to(torch.uint8)
+    # What an integer type makes of not-a-number depends on the machine.
+    return levels.nan_to_num_(0.0).to(torch.uint8)
 
 
 def joint_tables(
@@ -59,9 +58,6 @@ def joint_tables(
     Returns:
         Counts ``[C, 2, bins, bins]``, int32: ``[c, 0, g, h]`` counts level ``g`` above ``h``,
         ``[c, 1, g, h]`` level ``g`` left of ``h``.
-
-    Raises:
-        EvaluationError: If a map has not-a-number.
     """
     height, width = maps.shape[2:]
     rows = max(1, height // grid) if grid else 1
@@ -93,11 +89,6 @@ def _count_pairs(first: Tensor, second: Tensor, bins: int) -> Tensor:
     offsets = torch.arange(channels, dtype=torch.int32, device=first.device) * spacing
     index = (first.to(torch.int32) * bins).add_(second).add_(offsets)
     counts = torch.bincount(index.flatten(), minlength=channels * spacing)
-    if counts.numel() != channels * spacing:
-        raise EvaluationError(
-            "An activation map has values that are not numbers; check the network's weights, and "
-            "its precision."
-        )
     return counts.view(channels, spacing)[:, :cells].reshape(channels, bins, bins).to(torch.int32)
 
 
