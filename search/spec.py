@@ -1,0 +1,201 @@
+"""Reading a spec file: YAML, overrides, paths, and one clear sentence for every mistake."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .._plugins import is_reference, nearest
+from ..errors import SpecError
+from .spec_model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
+
+__all__ = [
+    "AgentSpec",
+    "BudgetSpec",
+    "CompareSpec",
+    "FinetuneSpec",
+    "SearchSpec",
+    "load_spec",
+    "read_spec",
+]
+
+_Location = tuple[int | str, ...]
+
+
+def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
+    """Read a spec file.
+
+    Args:
+        path: A YAML file. Relative paths in it (weights, data, the user's own files) are meant
+            relative to its folder.
+        overrides: ``key.sub=value`` each; values are YAML and replace what the file says.
+
+    Raises:
+        SpecError: If the file or an override is not what it should be, in one sentence.
+    """
+    file = Path(path).expanduser()
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"There is no spec file {path}; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"The spec file {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"The spec file {path} is not YAML: {_yaml_problem(error)}.") from error
+    if not isinstance(values, dict):
+        raise SpecError(f"The spec file {path} must hold keys and values, such as `budgets:`.")
+    for override in overrides:
+        _override(values, override)
+    values.setdefault("name", file.stem)
+    spec = read_spec(values, str(path))
+    return SearchSpec.model_validate(_anchor(spec.to_dict(), file.resolve().parent))
+
+
+def read_spec(values: Mapping[str, Any], source: str = "the spec") -> SearchSpec:
+    """A spec from plain values.
+
+    Args:
+        values: As YAML gives them.
+        source: Where they come from, for messages.
+
+    Raises:
+        SpecError: If they do not describe a search, in one sentence.
+    """
+    try:
+        return SearchSpec.model_validate(values)
+    except ValidationError as error:
+        raise SpecError(f"In {source}, {_sentence(error)}") from None
+
+
+def _override(values: dict[Any, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise SpecError(f"The override {override!r} is not of the form key.sub=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"The override {override!r} is not YAML: {_yaml_problem(error)}.") from None
+    target = values
+    for part in path[:-1]:
+        inner = target.get(part)
+        if not isinstance(inner, dict):
+            # `reward: accuracy` is short for a mapping with a name.
+            inner = {"name": inner} if isinstance(inner, str) else {}
+            target[part] = inner
+        target = inner
+    target[path[-1]] = value
+
+
+def _anchor(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths of a resolved spec absolute."""
+    task = values["task"]
+    data = task["data"]
+    task["weights"] = _absolute(task["weights"], folder)
+    data["root"] = _absolute(data["root"], folder)
+    compare = values["compare"]
+    named = [data, values["reward"], values["agent"], *values["measures"]]
+    named += [*compare["rewards"], *compare["agents"]]
+    for one in named:
+        one["name"] = _absolute_reference(one["name"], folder)
+    task["model"] = _absolute_reference(task["model"], folder)
+    values["criterion"] = _absolute_reference(values["criterion"], folder)
+    for budgets in (values, *({"budgets": each} for each in compare["budgets"])):
+        renamed = {_absolute_reference(k, folder): v for k, v in budgets["budgets"].items()}
+        budgets["budgets"].clear()
+        budgets["budgets"].update(renamed)
+    return values
+
+
+def _absolute(path: str | None, folder: Path) -> str | None:
+    return None if path is None else str(folder / Path(path).expanduser())
+
+
+def _absolute_reference(name: str, folder: Path) -> str:
+    location, _, attribute = name.rpartition(":")
+    if is_reference(name) and location.endswith(".py"):
+        return f"{_absolute(location, folder)}:{attribute}"
+    return name
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake; where alternatives all failed, what each of them wants."""
+    mistakes = error.errors(include_url=False)
+    # An unknown key is most often the cause of the others: a missing one, misspelt.
+    mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
+    first = mistakes[0]
+    location, known = _walk(first["loc"])
+    key = ".".join(map(str, location)) or "the spec"
+    if first["type"] == "extra_forbidden":
+        return f"{key!r} is not a key; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing; add it."
+    if first["type"] == "model_type":
+        return f"{key!r} must hold keys and values ({', '.join(known)}), not {first['input']!r}."
+    messages = dict.fromkeys(
+        _message(mistake) for mistake in mistakes if _walk(mistake["loc"])[0] == location
+    )
+    if first["type"] == "value_error":
+        return f"{key!r} is wrong: {' or '.join(messages)}."
+    return f"{key!r} is {first['input']!r}, but {' or '.join(messages)}."
+
+
+def _message(mistake: Any) -> str:
+    text: str = mistake["msg"]
+    return text.removeprefix("Value error, ").replace("Input should", "it should").rstrip(".")
+
+
+def _walk(location: _Location) -> tuple[_Location, list[str]]:
+    """The keys a user wrote, without pydantic's names of alternatives, and the keys known there."""
+    kept: list[int | str] = []
+    annotation: Any = SearchSpec
+    known: list[str] = []
+    for part in location:
+        fields = _fields(annotation)
+        if fields:
+            known = list(fields)
+            kept.append(part)
+            field = fields.get(str(part))
+            annotation = field.annotation if field is not None else None
+            continue
+        inner = _container(annotation, part)
+        if inner is not None:
+            kept.append(part)
+            annotation = inner
+    if fields := _fields(annotation):
+        known = list(fields)
+    return tuple(kept), known
+
+
+def _fields(annotation: Any) -> dict[str, Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields
+    return {}
+
+
+def _container(annotation: Any, part: int | str) -> Any:
+    """What a list or mapping holds; ``None`` where ``part`` only names an alternative."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _container(arguments[0], part)
+    if origin in (typing.Union, types.UnionType):
+        found = (_container(each, part) for each in arguments)
+        return next((each for each in found if each is not None), None)
+    if origin in (tuple, list) and isinstance(part, int):
+        return arguments[0]
+    if origin is dict and not isinstance(part, int):
+        return arguments[1]
+    return None
