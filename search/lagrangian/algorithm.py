@@ -72,7 +72,8 @@ class LagrangianPPO(PPO):
         costs = episode_costs(episodes, len(constraints.limits))
         mean = costs.mean(axis=0) if len(costs) else np.full(len(constraints.limits), np.nan)
         # Before the policy: a multiplier that lags an iteration behind overshoots more.
-        multipliers = self._on_learners(lambda learner: learner.update_multipliers(mean))[0]
+        held = mean + self.config.cost_deviations * costs.std(axis=0) if len(costs) else mean
+        multipliers = self._on_learners(lambda learner: learner.update_multipliers(held))[0]
         self._learn(episodes)
         for name, cost, multiplier in zip(constraints.names, mean, multipliers, strict=True):
             self._report("episode_costs", name, value=float(cost))

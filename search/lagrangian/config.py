@@ -52,12 +52,13 @@ class LagrangianPPOConfig(PPOConfig):
         self.multiplier_max = 100.0
         self.initial_multipliers: list[float] | None = None
         self.cost_window = 1
-        self.cost_margin = 0.0
+        self.cost_deviations = 0.0
         self.cost_gamma = 1.0
         self.cost_lambda = 1.0
         self.cost_vf_loss_coeff = 1.0
         self.normalise_advantages = "combined"
         self.initial_std = 0.3
+        self.max_std: float | list[list[float]] = float("inf")
         self.initial_output_scale = 0.01
 
         self.batch_mode = "complete_episodes"
@@ -67,7 +68,7 @@ class LagrangianPPOConfig(PPOConfig):
         self.lambda_ = 1.0
         self.lr = 3e-3
         self.num_epochs = 10
-        self.minibatch_size = 256
+        self.minibatch_size = 128
         self.clip_param = 0.2
         self.vf_clip_param = float("inf")
         self.use_kl_loss = False
@@ -84,7 +85,7 @@ class LagrangianPPOConfig(PPOConfig):
         multiplier_max: float = NotProvided,
         initial_multipliers: Sequence[float] = NotProvided,
         window: int = NotProvided,
-        margin: float = NotProvided,
+        deviations: float = NotProvided,
         cost_gamma: float = NotProvided,
         cost_lambda: float = NotProvided,
         cost_vf_loss_coeff: float = NotProvided,
@@ -102,7 +103,9 @@ class LagrangianPPOConfig(PPOConfig):
             multiplier_max: Largest value of a multiplier.
             initial_multipliers: One per cost; 0 by default.
             window: Iterations over whose mean cost the multipliers move.
-            margin: Share of each limit to keep free, so that samples around the mean keep it too.
+            deviations: The multipliers hold the mean cost plus so many standard deviations of the
+                episodes' costs at the limit: 0 constrains the mean alone, which half of all
+                episodes exceed, and 1.28 lets about 90 % of them keep the limit (our choice).
             cost_gamma: Discount of the cost critics.
             cost_lambda: GAE parameter of the cost critics.
             cost_vf_loss_coeff: Weight of the cost critics' loss.
@@ -122,7 +125,7 @@ class LagrangianPPOConfig(PPOConfig):
             "multiplier_max": multiplier_max,
             "initial_multipliers": initial_multipliers,
             "cost_window": window,
-            "cost_margin": margin,
+            "cost_deviations": deviations,
             "cost_gamma": cost_gamma,
             "cost_lambda": cost_lambda,
             "cost_vf_loss_coeff": cost_vf_loss_coeff,
@@ -134,14 +137,21 @@ class LagrangianPPOConfig(PPOConfig):
                 setattr(self, name, list(value) if sequence else value)
         return self
 
-    def initial_policy(
-        self, *, std: float = NotProvided, output_scale: float = NotProvided
+    def exploration(
+        self,
+        *,
+        std: float = NotProvided,
+        max_std: float | list[list[float]] = NotProvided,
+        output_scale: float = NotProvided,
     ) -> Self:
-        """Sets how the policy starts.
+        """Sets how the policy starts, and how far it may explore.
 
         Args:
             std: Initial standard deviation of a Gaussian policy, which learns one per action
                 dimension, whatever the state.
+            max_std: Upper bound on that standard deviation, a number or a schedule
+                ``[[0, bound], [environment steps, bound], ...]`` with linear interpolation. A
+                falling bound makes the last candidates of a short search keep close to the mean.
             output_scale: Factor on the initial weights of the policy's last layer, whose biases
                 are 0: small means that the mean starts near 0 in every state.
 
@@ -150,6 +160,8 @@ class LagrangianPPOConfig(PPOConfig):
         """
         if std is not NotProvided:
             self.initial_std = std
+        if max_std is not NotProvided:
+            self.max_std = max_std
         if output_scale is not NotProvided:
             self.initial_output_scale = output_scale
         return self
@@ -171,7 +183,6 @@ class LagrangianPPOConfig(PPOConfig):
             initial=tuple(self.initial_multipliers or ()),
             maximum=self.multiplier_max,
             window=self.cost_window,
-            margin=self.cost_margin,
         )
 
     def validate(self) -> None:
@@ -182,8 +193,11 @@ class LagrangianPPOConfig(PPOConfig):
             raise ValueError("LagrangianPPO needs batch_mode='complete_episodes'")
         if self.normalise_advantages not in ("reward", "combined"):
             raise ValueError("normalise_advantages must be 'reward' or 'combined'")
-        if not self.initial_std > 0:
-            raise ValueError("the initial standard deviation must be above 0")
+        if self.cost_deviations < 0:
+            raise ValueError("deviations must not be negative")
+        bounds = [b for _, b in self.max_std] if isinstance(self.max_std, list) else [self.max_std]
+        if not min(self.initial_std, *bounds) > 0:
+            raise ValueError("the standard deviation and its bounds must be above 0")
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The module with cost critics."""

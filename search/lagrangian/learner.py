@@ -13,6 +13,7 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from .connectors import COST_VALUE_TARGETS, ConstrainedAdvantages, CostsFromInfos
@@ -36,6 +37,11 @@ class LagrangianLearner(PPOTorchLearner):
         super().build()
         self.multipliers = Multipliers(self.config.get_constraints())
         self._timestep = 0
+        self._max_std = Scheduler(
+            fixed_value_or_schedule=self.config.max_std,
+            framework=self.framework,
+            device=self._device,
+        )
         self._learner_connector.insert_after(
             AddOneTsToEpisodesAndTruncate, CostsFromInfos(count=len(self.multipliers.values))
         )
@@ -68,7 +74,7 @@ class LagrangianLearner(PPOTorchLearner):
         return loss + config.cost_vf_loss_coeff * cost_vf_loss
 
     def update_multipliers(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move the multipliers by the mean episode costs [B] of the whole batch."""
+        """Move the multipliers by the episode costs [B] of the whole batch."""
         return self.multipliers.update(costs)
 
     def update_kl_coefficients(self, divergence: Mapping[str, float]) -> dict[str, float]:
@@ -95,6 +101,9 @@ class LagrangianLearner(PPOTorchLearner):
         """Move the schedules, and remember where they stand."""
         super().after_gradient_based_update(timesteps=timesteps)
         self._timestep = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        bound = float(self._max_std.update(timestep=self._timestep))
+        for module_id in self.module.keys():
+            self.module[module_id].unwrapped().bound_std(bound)
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any

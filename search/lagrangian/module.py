@@ -59,6 +59,13 @@ class LagrangianModule(DefaultPPOTorchRLModule):
         """Predicted cost to come of every cost, [rows, B]."""
         return self.cost_vf(self.cost_encoder(batch)[ENCODER_OUT])
 
+    def bound_std(self, bound: float) -> None:
+        """Hold the standard deviation of a Gaussian policy at ``bound`` or below."""
+        log_std = getattr(self.pi, "log_std", None)
+        if log_std is not None:
+            with torch.no_grad():
+                log_std.clamp_(max=math.log(bound))
+
     def get_non_inference_attributes(self) -> list[str]:
         """What environment runners do not need."""
         return [*super().get_non_inference_attributes(), "cost_encoder", "cost_vf"]

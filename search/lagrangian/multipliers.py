@@ -50,8 +50,6 @@ class Constraints:
         initial: Initial multipliers, one per cost, in [0, maximum].
         maximum: Largest value of a multiplier.
         window: Updates over whose mean cost a violation is taken, at least 1.
-        margin: Share of each limit that is kept free: the multipliers aim at
-            ``(1 - margin) * limit``, so that samples that scatter around it are feasible too.
     """
 
     limits: tuple[float, ...]
@@ -63,7 +61,6 @@ class Constraints:
     initial: tuple[float, ...] = ()
     maximum: float = 100.0
     window: int = 1
-    margin: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.limits)
@@ -76,8 +73,6 @@ class Constraints:
         gains = (self.pid.proportional, self.pid.integral, self.pid.derivative)
         if min(self.learning_rate, self.damping, self.maximum, *gains) < 0:
             raise ValueError("multiplier steps, gains and maximum must not be negative")
-        if not 0 <= self.margin < 1:
-            raise ValueError(f"the margin must be in [0, 1), got {self.margin}")
         if not 0 <= self.pid.smoothing < 1 or min(self.pid.delay, self.window) < 1:
             raise ValueError("pid smoothing must be in [0, 1), delay and window at least 1")
         initial = self.initial or (0.0,) * count
@@ -98,7 +93,7 @@ class Multipliers:
 
     def __init__(self, constraints: Constraints) -> None:
         self._constraints = constraints
-        self._limits = np.array(constraints.limits, dtype=np.float64) * (1 - constraints.margin)
+        self._limits = np.array(constraints.limits, dtype=np.float64)
         self._values = np.array(constraints.initial, dtype=np.float64)
         self._integral = self._values.copy()
         self._previous = np.zeros_like(self._values)

@@ -122,13 +122,37 @@ def test_results_have_stable_keys_and_the_multipliers_follow_the_costs(running: 
 
 
 def test_a_gaussian_policy_starts_as_the_config_says(running: Any) -> None:
-    algorithm = running(_config().initial_policy(std=0.2, output_scale=0.0))
+    algorithm = running(_config().exploration(std=0.2, output_scale=0.0))
     module = algorithm.get_module()
     observations = torch.rand(5, 2)
     mean, log_std = module.forward_exploration({"obs": observations})["action_dist_inputs"].T
     assert mean.tolist() == [0.0] * 5
     torch.testing.assert_close(log_std.exp(), torch.full((5,), 0.2))
     assert "log_std" in [name.split(".")[-1] for name, _ in module.named_parameters()]
+
+
+def test_the_bound_on_the_standard_deviation_falls_and_survives_a_restore(
+    running: Any, tmp_path: Path
+) -> None:
+    # 32 steps an iteration: the bound halves over the first two.
+    algorithm = running(_config().exploration(std=0.4, max_std=[[0, 0.4], [64, 0.1]]))
+    deviations = []
+    for _ in range(3):
+        algorithm.train()
+        deviations.append(float(algorithm.get_module().pi.log_std.exp()))
+    assert deviations[0] <= 0.25 + 1e-6
+    assert max(deviations[1:]) <= 0.1 + 1e-6
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    expected = _numbers(algorithm.train())
+    restored = running(_config())
+    restored.restore_from_path(tmp_path / "checkpoint")
+    assert _numbers(restored.train()) == expected
+
+
+def test_deviations_hold_more_than_the_mean_at_the_limit(running: Any) -> None:
+    plain = running(_config()).train()["lagrangian"]["multipliers"]
+    held = running(_config().constraints(deviations=1.0)).train()["lagrangian"]["multipliers"]
+    assert held["amount"] > plain["amount"]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(running: Any) -> None:
@@ -187,7 +211,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="normalise"):
         _config().constraints(normalise_advantages="none").validate()  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="standard deviation"):
-        _config().initial_policy(std=0.0).validate()
+        _config().exploration(std=0.0).validate()
     with pytest.raises(ValueError, match="one finite limit"):
         _config().constraints(limits=[]).validate()
 
