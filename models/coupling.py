@@ -105,8 +105,11 @@ def _coupled_channels(
 
 
 def _without_pad_shortcuts(network: nn.Module) -> nn.Module:
-    """A copy in which a strided 1x1 convolution, whose two sides are independent of each other,
-    stands for every zero-padding shortcut, whose slices and pads would couple whole stages."""
+    """A copy with a strided 1x1 convolution in place of every zero-padding shortcut.
+
+    The two sides of a convolution are independent of each other, as those of the slimmed shortcut
+    are; its slices and pads would couple whole stages.
+    """
     surrogate = copy.deepcopy(network)
     for parameter in surrogate.parameters():
         parameter.requires_grad_(True)

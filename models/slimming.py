@@ -173,7 +173,7 @@ def _slim_layer(
 
 
 def _within_group(module: nn.Module, channels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Input channels as indices of the weight's second axis: every convolution group has the same."""
+    """Input channels as indices of the weight's second axis, the same in every group."""
     if isinstance(module, nn.Conv2d) and module.groups > 1:
         return np.unique(channels % (module.in_channels // module.groups))
     return channels
@@ -208,9 +208,10 @@ def _slim_shortcut(
     kept_out = np.arange(module.out_channels) if outputs is None else outputs
     position = {int(channel): place for place, channel in enumerate(kept_in)}
     position[-1] = -1
-    duplicate = PadShortcut(len(kept_in), len(kept_out), module.stride)
+    duplicate = copy.copy(module)
+    duplicate.in_channels = len(kept_in)
     duplicate.source = tuple(position.get(module.source[channel], -1) for channel in kept_out)
-    return duplicate.train(module.training)
+    return duplicate
 
 
 def _duplicate(module: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The static tables of a network: what its layers cost as a function of the widths of its groups."""
+"""Cost tables: what a network's layers cost as a function of the widths of its groups."""
 
 from __future__ import annotations
 

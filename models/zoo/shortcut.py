@@ -24,6 +24,7 @@ class PadShortcut(nn.Module):
         stride: Spatial subsampling.
 
     Attributes:
+        in_channels: Channels of the input.
         source: For each output channel, the input channel it copies, or -1 for zeros.
         stride: Spatial subsampling.
     """
@@ -32,8 +33,14 @@ class PadShortcut(nn.Module):
         super().__init__()
         before = (out_channels - in_channels) // 2
         after = out_channels - in_channels - before
+        self.in_channels = in_channels
         self.stride = stride
         self.source: tuple[int, ...] = (-1,) * before + tuple(range(in_channels)) + (-1,) * after
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return len(self.source)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [N, in, H, W] to [N, out, ceil(H / stride), ceil(W / stride)]."""

@@ -1,0 +1,89 @@
+"""Input patches of a layer: the vectors that its weights are multiplied with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Sites", "channels_at", "layer_patches", "sample_sites"]
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Some places of a batch of output maps, in no particular order.
+
+    Attributes:
+        image: Index of the image, int64 [rows].
+        row: Row of the output map, int64 [rows].
+        column: Column of the output map, int64 [rows].
+    """
+
+    image: Tensor
+    row: Tensor
+    column: Tensor
+
+
+def sample_sites(
+    images: int, size: tuple[int, int], rows: int, generator: torch.Generator
+) -> Sites:
+    """Draw distinct places evenly over images and positions.
+
+    Args:
+        images: Images in the batch.
+        size: Height and width of the output map; (1, 1) for a linear layer.
+        rows: Places wanted; all places if there are fewer.
+        generator: Source of randomness.
+    """
+    height, width = size
+    total = images * height * width
+    chosen = (
+        torch.arange(total) if rows >= total else torch.randperm(total, generator=generator)[:rows]
+    )
+    return Sites(chosen // (height * width), chosen // width % height, chosen % width)
+
+
+def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) -> Tensor:
+    """The patches that a layer reads to compute its outputs at ``sites``.
+
+    Args:
+        layer: A convolution of any kernel, stride, padding, dilation and grouping, or a linear
+            layer.
+        inputs: Its input, float [n, C, H, W] or [n, features].
+        sites: Places of its output map.
+
+    Returns:
+        float [rows, C * kernel positions], channel-major like the layer's weight; [rows, features]
+        for a linear layer.
+    """
+    if isinstance(layer, nn.Linear):
+        return inputs[sites.image]
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
+    rows_first = padded.permute(0, 2, 3, 1).contiguous()
+    (kernel_height, kernel_width), (down, across) = layer.kernel_size, layer.dilation
+    top_row, left_column = sites.row * layer.stride[0], sites.column * layer.stride[1]
+    positions = [
+        rows_first[sites.image, top_row + row * down, left_column + column * across]
+        for row in range(kernel_height)
+        for column in range(kernel_width)
+    ]
+    return torch.stack(positions, dim=2).reshape(len(sites.image), -1)
+
+
+def channels_at(outputs: Tensor, sites: Sites) -> Tensor:
+    """The output vectors at ``sites``.
+
+    Args:
+        outputs: float [n, C, H, W] or [n, features].
+        sites: Places of the map.
+
+    Returns:
+        float [rows, C].
+    """
+    if outputs.dim() == 2:
+        return outputs[sites.image]
+    return outputs[sites.image, :, sites.row, sites.column]
