@@ -76,16 +76,16 @@ class Coordinator:
     """A Ray actor's class (asynchronous: all methods run on one event loop).
 
     Args:
-        factory: A list holding the reference of the pickled `EvaluatorFactory`; in a list so that
-            Ray hands on the reference and does not load the task here.
+        factory: The reference of the `EvaluatorFactory` in the object store, itself pickled: as a
+            plain argument Ray would load the task here, and could not restart this actor safely.
         store: Where evaluations are kept.
         plan: How many workers there are.
     """
 
-    def __init__(
-        self, factory: list[EvaluatorFactory], store: EvaluationStore, plan: PoolPlan
-    ) -> None:
-        self._factory = factory[0]
+    def __init__(self, factory: bytes, store: EvaluationStore, plan: PoolPlan) -> None:
+        from ray import cloudpickle
+
+        self._factory: EvaluatorFactory = cloudpickle.loads(factory)
         self._store = store
         self._plan = plan
         self._lanes: list[Lane] = []

@@ -128,7 +128,7 @@ class Lane:
                 self.state = "waiting"
                 # Also when it only seemed dead: nothing may evaluate outside of our books.
                 ray.kill(worker)
-            await asyncio.sleep(min(2.0**deaths - 1, _MAX_PAUSE_SECONDS))
+            await asyncio.sleep(min(0.25 * (2.0**deaths - 1), _MAX_PAUSE_SECONDS))
 
     async def _build(self, worker: Any) -> Built:
         import ray

@@ -176,7 +176,7 @@ class EvaluatorPool:
                         ray.get_runtime_context().get_node_id(), soft=False
                     ),
                 )
-                .remote([reference], store, plan)
+                .remote(ray.cloudpickle.dumps(reference), store, plan)
             )
         except ValueError as error:
             raise ClusterError(

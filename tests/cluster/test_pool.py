@@ -81,7 +81,7 @@ def dying_task() -> LoggingEvaluator:
 class Started:
     """A running pool with its record's folder and its evaluators' log."""
 
-    def __init__(self, folder: Path, workers: int, seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, workers: int, seconds: float = 0.0, cpus: float = 1.0) -> None:
         self.folder = folder / "evaluations"
         self.log = folder / "log"
         self.pool = EvaluatorPool.start(
@@ -89,17 +89,20 @@ class Started:
             functools.partial(LoggingEvaluator, self.log, seconds),
             EvaluationRecord(self.folder, KEY),
             workers=workers,
+            cpus=cpus,
         )
         wait_until(lambda: self.pool.stats().workers == workers)
 
-    def evaluated(self) -> Counter[tuple[int, ...]]:
-        """How often the evaluation of each candidate was begun."""
+    def evaluated(self, mark: int) -> Counter[tuple[int, ...]]:
+        """How often the evaluation of each candidate was begun; ``mark`` is its second width."""
         lines = [line.split()[1:] for line in self.log.read_text().splitlines()]
-        return Counter(tuple(map(int, line)) for line in lines if line != ["built"])
+        widths = [tuple(map(int, line)) for line in lines if line != ["built"]]
+        return Counter(w for w in widths if w[1] == mark)
 
-    def recorded(self) -> list[tuple[int, ...]]:
-        """The candidates on disk."""
-        return [tuple(widths) for widths in read_record(self.folder).column("widths").to_pylist()]
+    def recorded(self, mark: int) -> list[tuple[int, ...]]:
+        """The candidates on disk, sorted; ``mark`` is their second width."""
+        rows = read_record(self.folder).column("widths").to_pylist()
+        return sorted(tuple(widths) for widths in rows if widths[1] == mark)
 
 
 def wait_until(condition: object, seconds: float = 60.0) -> None:
@@ -110,9 +113,13 @@ def wait_until(condition: object, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def two_workers(tmp_path: Path) -> Iterator[Started]:
-    started = Started(tmp_path, workers=2, seconds=0.05)
+@pytest.fixture(scope="module")
+def two_workers(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """One pool for many tests: each has its own second width, and leaves two workers behind.
+
+    It leaves one of the two CPUs to the other pools of this module.
+    """
+    started = Started(tmp_path_factory.mktemp("two-workers"), workers=2, seconds=0.05, cpus=0.5)
     yield started
     started.pool.stop()
 
@@ -122,11 +129,11 @@ def test_answers_come_in_order_and_are_recorded(two_workers: Started) -> None:
     answers = two_workers.pool.evaluate(candidates)
     assert [answer.widths for answer in answers] == candidates
     assert [answer.measures["sum"] for answer in answers] == [i + 1.0 for i, _ in candidates]
-    assert sorted(two_workers.recorded()) == sorted(candidates)
+    assert two_workers.recorded(1) == sorted(candidates)
     assert two_workers.pool.evaluate([]) == []
     assert two_workers.pool.dense().widths == DENSE
-    pids = {line.split()[0] for line in two_workers.log.read_text().splitlines()}
-    assert len(pids) == 2, "both workers evaluate"
+    lines = [line.split() for line in two_workers.log.read_text().splitlines()]
+    assert len({pid for pid, *rest in lines if rest != ["built"]}) == 2, "both workers evaluate"
 
 
 def test_a_candidate_is_evaluated_once_whoever_asks(two_workers: Started) -> None:
@@ -134,20 +141,23 @@ def test_a_candidate_is_evaluated_once_whoever_asks(two_workers: Started) -> Non
     def trial(name: str) -> list[Evaluation]:
         return PoolClient(name).evaluate([(i, 2) for i in (1, 2, 3, 4, 2, 1)])
 
+    before = two_workers.pool.stats()
     answers = ray.get([trial.remote(two_workers.pool.name) for _ in range(3)])
     assert answers[0] == answers[1] == answers[2]
-    assert two_workers.evaluated() == Counter({(i, 2): 1 for i in (1, 2, 3, 4)})
-    stats = two_workers.pool.stats()
-    assert (stats.unique, stats.cached, stats.failed, stats.waiting) == (4, 14, 0, 0)
+    assert two_workers.evaluated(2) == Counter({(i, 2): 1 for i in (1, 2, 3, 4)})
+    after = two_workers.pool.stats()
+    assert (after.unique - before.unique, after.cached - before.cached) == (4, 14)
+    assert after.failed == before.failed and after.waiting == 0
 
 
 def test_an_evaluator_that_raises_costs_only_its_candidate(two_workers: Started) -> None:
-    bad, good = two_workers.pool.evaluate([(13, 1), (1, 13)])
+    before = two_workers.pool.stats()
+    bad, good = two_workers.pool.evaluate([(13, 6), (1, 6)])
     assert bad.error == "ValueError: unlucky"
     assert good.error is None
-    assert two_workers.pool.evaluate([(13, 1)]) == [bad]
-    assert two_workers.pool.stats().failed == 1
-    assert two_workers.evaluated()[(13, 1)] == 1
+    assert two_workers.pool.evaluate([(13, 6)]) == [bad]
+    assert two_workers.pool.stats().failed == before.failed + 1
+    assert two_workers.evaluated(6)[(13, 6)] == 1
 
 
 def test_a_killed_worker_costs_nobody_an_answer(two_workers: Started) -> None:
@@ -155,23 +165,25 @@ def test_a_killed_worker_costs_nobody_an_answer(two_workers: Started) -> None:
     answers: list[Evaluation] = []
     asking = threading.Thread(target=lambda: answers.extend(two_workers.pool.evaluate(candidates)))
     asking.start()
-    wait_until(lambda: len(two_workers.evaluated()) > 10)
+    lost = two_workers.pool.stats().lost_workers
+    wait_until(lambda: len(two_workers.evaluated(3)) > 10)
     os.kill(two_workers.pool.worker_pids()[0], signal.SIGKILL)
     asking.join()
     assert [answer.widths for answer in answers] == candidates
     assert all(answer.error is None for answer in answers)
-    assert sorted(two_workers.recorded()) == sorted(candidates), "each is recorded exactly once"
+    assert two_workers.recorded(3) == sorted(candidates), "each is recorded exactly once"
     wait_until(lambda: two_workers.pool.stats().workers == 2)
-    assert two_workers.pool.stats().lost_workers == 1
+    assert two_workers.pool.stats().lost_workers == lost + 1
 
 
 def test_a_poisonous_candidate_fails_alone_after_three_deaths(two_workers: Started) -> None:
-    candidates = [(666, 1), *((i, 4) for i in range(1, 41) if i != 13)]
+    candidates = [(666, 4), *((i, 4) for i in range(1, 41) if i != 13)]
     poisoned, *others = two_workers.pool.evaluate(candidates)
     assert poisoned.error is not None and "3 evaluator processes died" in poisoned.error
     assert all(other.error is None for other in others)
-    assert two_workers.evaluated()[(666, 1)] == 3
-    assert sorted(two_workers.recorded()) == sorted(candidates)
+    assert two_workers.evaluated(4)[(666, 4)] == 3
+    assert two_workers.recorded(4) == sorted(candidates)
+    wait_until(lambda: two_workers.pool.stats().workers == 2)
 
 
 def test_an_idle_worker_that_dies_is_replaced(two_workers: Started) -> None:
@@ -185,14 +197,15 @@ def test_a_coordinator_that_dies_goes_on_from_the_record(two_workers: Started) -
     answers: list[Evaluation] = []
     asking = threading.Thread(target=lambda: answers.extend(two_workers.pool.evaluate(candidates)))
     asking.start()
-    wait_until(lambda: len(two_workers.evaluated()) > 10)
+    wait_until(lambda: len(two_workers.evaluated(5)) > 10)
     coordinator = ray.get_actor(two_workers.pool.name, namespace="prunetune")
     ray.kill(coordinator, no_restart=False)
     asking.join()
     assert [answer.widths for answer in answers] == candidates
-    assert sorted(two_workers.recorded()) == sorted(candidates)
-    repeated = sum(two_workers.evaluated().values()) - len(candidates)
-    assert repeated <= 2 * 2, "only candidates in the workers when it died are evaluated again"
+    assert two_workers.recorded(5) == sorted(candidates)
+    repeated = sum(two_workers.evaluated(5).values()) - len(candidates)
+    # Two in each worker, and what was being written.
+    assert repeated <= 6, "only candidates on their way when it died are evaluated again"
 
 
 def test_a_second_pool_answers_from_the_record_of_the_first(tmp_path: Path) -> None:
@@ -200,7 +213,7 @@ def test_a_second_pool_answers_from_the_record_of_the_first(tmp_path: Path) -> N
         started = Started(tmp_path, workers=1)
         started.pool.evaluate([(1, 6), (2, 6)])
         started.pool.stop()
-    assert started.evaluated() == Counter({(1, 6): 1, (2, 6): 1})
+    assert started.evaluated(6) == Counter({(1, 6): 1, (2, 6): 1})
 
 
 def test_stopping_frees_the_name_and_the_clients_say_so(tmp_path: Path) -> None:
@@ -248,8 +261,8 @@ def test_resources_that_are_not_there_are_refused_at_once(
         EvaluatorPool.start("greedy", bad_task, EvaluationRecord(tmp_path, KEY), **resources)
 
 
-def test_an_occupied_cluster_is_said_not_waited_for(tmp_path: Path) -> None:
-    @ray.remote(num_cpus=2)
+def test_an_occupied_cluster_is_said_not_waited_for(two_workers: Started, tmp_path: Path) -> None:
+    @ray.remote(num_cpus=1)
     class Occupier:
         def here(self) -> bool:
             return True
