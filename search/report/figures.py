@@ -1,0 +1,290 @@
+"""The report's pictures, readable in grey: series differ by marker and dash, not only by colour."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .results import FLOPS_NOTE, Best, Results, budget_text
+
+__all__ = [
+    "accuracy_against_flops",
+    "costs_over_iterations",
+    "layer_widths",
+    "learning_curves",
+    "multipliers_over_iterations",
+    "render",
+]
+
+# Okabe & Ito's palette (2008): distinct for the colour-blind and of different lightness.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":")
+_PALE = "#B0B0B0"
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "prunetune",
+}
+
+
+def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """The file's content; the same for the same figure."""
+    sink = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(sink, format=kind, dpi=150, metadata=metadata)
+    return sink.getvalue()
+
+
+def accuracy_against_flops(results: Results) -> Figure | None:
+    """Every evaluation with its Pareto front, the bests after fine-tuning, and the dense network.
+
+    Returns:
+        The figure, or ``None`` when nothing has been evaluated.
+    """
+    points = [
+        (costs["flops"], results.accuracies[widths])
+        for widths, costs in results.costs.items()
+        if "flops" in costs and math.isfinite(results.accuracies[widths])
+    ]
+    if not points:
+        return None
+    figure, (axes,) = _figure(1, 4.6)
+    xy = 100 * np.asarray(points)
+    axes.scatter(
+        xy[:, 0],
+        xy[:, 1],
+        s=9,
+        c=_PALE,
+        linewidths=0,
+        rasterized=True,
+        label="evaluations (validation)",
+    )
+    front = 100 * pareto_front(np.asarray(points))
+    axes.step(*front.T, where="post", c="#606060", lw=1.2, label="their Pareto front")
+    styles = _styles([_series(best, results) for best in results.bests])
+    done = [best for best in results.bests if best.feasible and math.isfinite(best.test)]
+    for label, (colour, marker, _) in styles.items():
+        chosen = [best for best in done if _series(best, results) == label]
+        if chosen:
+            axes.plot(
+                [100 * best.flops / results.dense.flops for best in chosen],
+                [100 * best.test for best in chosen],
+                marker,
+                c=colour,
+                mec="white",
+                ms=9,
+                label=f"{label}: best (test)",
+            )
+    if math.isfinite(results.dense.test):
+        axes.plot(100, 100 * results.dense.test, "*", c="black", ms=14, label="dense (test)")
+    # A few ruined candidates must not squeeze everything that matters into one line.
+    lowest = float(np.quantile(xy[:, 1], 0.05))
+    highest = max([float(xy[:, 1].max()), *(100 * best.test for best in done)])
+    axes.set_ylim(lowest - 1.0, min(highest + 0.06 * (highest - lowest) + 0.5, 100.5))
+    axes.set_xlabel("FLOPs, % of dense (2 x multiply-accumulates, batch 1)")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def pareto_front(points: np.ndarray) -> np.ndarray:
+    """The points that no other one beats in both, by rising cost.
+
+    Args:
+        points: (cost, accuracy), shape [N, 2].
+
+    Returns:
+        Shape [M, 2]; cost and accuracy both rise strictly.
+    """
+    order = np.lexsort((-points[:, 1], points[:, 0]))
+    kept: list[np.ndarray] = []
+    for point in points[order]:
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return np.asarray(kept)
+
+
+def learning_curves(results: Results) -> Figure | None:
+    """Validation accuracy of the best feasible candidate so far, by each search's own reward.
+
+    Returns:
+        One panel a budget, or ``None`` without histories. A thin line is one seed, the thick one
+        their median.
+    """
+    trials = [best for best in results.bests if results.histories.get(best.trial)]
+    budgets = list(dict.fromkeys(budget_text(best.budget) for best in trials))
+    if not budgets:
+        return None
+    figure, panels = _figure(len(budgets), 3.6)
+    styles = _styles([_series(best, results) for best in trials])
+    for budget, axes in zip(budgets, panels, strict=True):
+        for label, (colour, _, dash) in styles.items():
+            curves = [
+                _curve(best, results)
+                for best in trials
+                if budget_text(best.budget) == budget and _series(best, results) == label
+            ]
+            if not curves:
+                continue
+            for curve in curves:
+                axes.plot(100 * curve, dash, c=colour, lw=0.7, alpha=0.5)
+            shortest = min(map(len, curves))
+            with np.errstate(all="ignore"):
+                middle = np.median([curve[:shortest] for curve in curves], axis=0)
+            axes.plot(100 * middle, dash, c=colour, lw=2, label=label)
+        axes.set_title(budget)
+        axes.set_xlabel("candidates asked for")
+    panels[0].set_ylabel("validation accuracy, %")
+    panels[0].legend(loc="lower right")
+    return figure
+
+
+def _curve(best: Best, results: Results) -> np.ndarray:
+    """Accuracy of the incumbent after each candidate; not-a-number before the first feasible."""
+    accuracy, highest = math.nan, -math.inf
+    curve = []
+    for asked in results.histories[best.trial]:
+        if asked.feasible and asked.reward > highest:
+            highest = asked.reward
+            accuracy = results.accuracies.get(asked.widths, math.nan)
+        curve.append(accuracy)
+    return np.asarray(curve)
+
+
+def layer_widths(results: Results) -> Figure | None:
+    """Width of every channel group in the bests of the first seed, one panel a budget."""
+    groups = results.dense.groups
+    bests = [best for best in results.bests if best.widths and len(best.widths) == len(groups)]
+    seeds = dict.fromkeys(best.seed for best in bests)
+    if not seeds:
+        return None
+    first = next(iter(seeds))
+    bests = [best for best in bests if best.seed == first]
+    budgets = list(dict.fromkeys(budget_text(best.budget) for best in bests))
+    figure, panels = _figure(len(budgets), 3.9)
+    styles = _styles([_series(best, results) for best in results.bests])
+    sizes = np.asarray(list(groups.values()))
+    for budget, axes in zip(budgets, panels, strict=True):
+        for best in bests:
+            if budget_text(best.budget) == budget:
+                label = _series(best, results)
+                colour, marker, dash = styles[label]
+                share = 100 * np.asarray(best.widths) / sizes
+                axes.plot(share, dash, marker=marker, ms=4, c=colour, label=label)
+        axes.set_title(budget)
+        axes.set_ylim(0, 105)
+        step = max(1, len(groups) // 16)
+        axes.set_xticks(range(0, len(groups), step), list(groups)[::step], rotation=90, fontsize=7)
+    panels[0].set_ylabel("width, % of dense")
+    panels[0].legend(loc="lower left")
+    return figure
+
+
+def costs_over_iterations(results: Results) -> Figure | None:
+    """Mean cost of the candidates, by cost and budget, against candidates asked for."""
+    trials = [best for best in results.bests if results.histories.get(best.trial)]
+    names = list(dict.fromkeys(cost for best in trials for cost in best.budget))
+    if not names:
+        return None
+    figure, panels = _figure(len(names), 3.4)
+    styles = _styles([f"{_series(b, results)}, {budget_text(b.budget)}" for b in trials])
+    for name, axes in zip(names, panels, strict=True):
+        drawn = set()
+        for best in trials:
+            history = results.histories[best.trial]
+            values = np.asarray([asked.costs.get(name, math.nan) for asked in history])
+            # Means over an eightieth of the search: single candidates are an unreadable cloud.
+            pieces = np.array_split(values, min(80, len(values)))
+            at = np.cumsum([len(piece) for piece in pieces])
+            label = f"{_series(best, results)}, {budget_text(best.budget)}"
+            colour, _, dash = styles[label]
+            shown = "_nolegend_" if label in drawn else label
+            drawn.add(label)
+            means = [100 * piece.mean() for piece in pieces]
+            axes.plot(at, means, dash, c=colour, lw=1.4, label=shown)
+            limit = best.budget.get(name)
+            if isinstance(limit, (int, float)) and limit <= 1:
+                axes.axhline(100 * limit, c="black", lw=0.8, ls=(0, (1, 3)))
+        axes.set_title(f"{name}, % of dense (dotted: the budgets)")
+        axes.set_xlabel("candidates asked for")
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def multipliers_over_iterations(results: Results) -> Figure | None:
+    """Lagrange multipliers of every trial that has some."""
+    trials = [best for best in results.bests if results.multipliers.get(best.trial)]
+    if not trials:
+        return None
+    figure, (axes,) = _figure(1, 3.4)
+    labels = [f"{_series(b, results)}, {budget_text(b.budget)}" for b in trials]
+    styles = _styles(labels)
+    drawn = set()
+    for best, label in zip(trials, labels, strict=True):
+        colour, _, dash = styles[label]
+        rows = results.multipliers[best.trial]
+        for cost in rows[0]:
+            shown = "_nolegend_" if (label, cost) in drawn else f"{label}: {cost}"
+            drawn.add((label, cost))
+            values = [row.get(cost, math.nan) for row in rows]
+            axes.plot(range(1, len(rows) + 1), values, dash, c=colour, lw=1.4, label=shown)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("multiplier")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def _figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    with matplotlib.rc_context(_STYLE):
+        columns = min(panels, 3)
+        rows = -(-panels // columns)
+        width = 7.2 if panels == 1 else 4.0 * columns
+        figure = Figure(figsize=(width, height * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=panels > 1).ravel()
+        for unused in grid[panels:]:
+            unused.set_visible(False)
+        return figure, list(grid[:panels])
+
+
+def _series(best: Best, results: Results) -> str:
+    """What a line stands for: its reward, and its agent where there are several."""
+    several = len({other.agent for other in results.bests}) > 1
+    return f"{best.reward}, {best.agent}" if several else best.reward
+
+
+def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    return {
+        label: (
+            _COLOURS[index % len(_COLOURS)],
+            _MARKERS[index % len(_MARKERS)],
+            _DASHES[index % len(_DASHES)],
+        )
+        for index, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+ALT_TEXTS = {
+    "accuracy_vs_flops": f"Accuracy against FLOPs with the Pareto front. {FLOPS_NOTE}",
+    "learning_curves": "Learning curves: validation accuracy against candidates asked for.",
+    "layer_widths": "Width of every channel group in the best candidates, in percent of dense.",
+    "costs": "Mean cost of the candidates as the searches went on.",
+    "multipliers": "Lagrange multipliers by iteration.",
+}
+"""What each picture shows, for those who do not see it."""

@@ -1,0 +1,237 @@
+"""The report's page: one file, no network, no script; for grey paper, phones and keyboards."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import yaml
+
+from .results import FLOPS_NOTE, Results, budget_text
+from .statistics import MARGIN
+from .table import HEADINGS, comparison_rows, displayed, judgements, short_count
+
+__all__ = ["Picture", "build_page"]
+
+_TRIAL_HEADINGS = (
+    "trial",
+    "validation",
+    "before fine-tuning",
+    "after fine-tuning",
+    "FLOPs",
+    "params",
+    "evaluations",
+    "artifact",
+)
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff;
+  max-width: 64rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; padding: 0; list-style: none; }
+a { color: #0b4f8a; } a:focus-visible, .wide:focus-visible, summary:focus-visible {
+  outline: 3px solid #111; outline-offset: 2px; }
+.skip { position: absolute; left: -999px; } .skip:focus { position: static; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: #444; padding: 0.25rem 0; }
+th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #bbb; text-align: right;
+  white-space: nowrap; }
+th { text-align: left; } thead th { border-bottom: 2px solid #111; }
+figure { margin: 0; } figure img { max-width: 100%; height: auto; }
+pre { overflow-x: auto; background: #f4f4f4; padding: 0.75rem; font-size: 0.85rem; }
+@media print { .skip, nav { display: none; } }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page.
+
+    Attributes:
+        svg: The file's content.
+        alternative: What it shows, in words.
+    """
+
+    svg: bytes
+    alternative: str
+
+
+def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
+    """The page as HTML text; everything it needs is in it.
+
+    Args:
+        results: What it shows.
+        pictures: By name; those that are missing are left out with their sections.
+    """
+    sections = [
+        ("verdict", "Verdict", _verdicts(results)),
+        ("comparison", "Comparison", _comparison(results)),
+        (
+            "accuracy",
+            "Accuracy against FLOPs",
+            _picture(pictures, "accuracy_vs_flops", _FLOPS_TEXT),
+        ),
+        ("learning", "Learning curves", _picture(pictures, "learning_curves", _LEARNING_TEXT)),
+        ("widths", "Widths of the bests", _picture(pictures, "layer_widths", _WIDTHS_TEXT)),
+        (
+            "constraints",
+            "Costs and multipliers",
+            _picture(pictures, "costs", _COSTS_TEXT)
+            + _picture(pictures, "multipliers", _MULTIPLIERS_TEXT),
+        ),
+        ("trials", "Every search", _trials(results)),
+        ("run", "The run", _run(results)),
+    ]
+    sections = [section for section in sections if section[2]]
+    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
+    body = "".join(
+        f'<section id="{key}" aria-labelledby="{key}-title">'
+        f'<h2 id="{key}-title">{title}</h2>{content}</section>\n'
+        for key, title, content in sections
+    )
+    name = escape(results.name)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name} - prunetune</title>"
+        # An empty icon keeps browsers from asking the (absent) server for one.
+        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>\n<body>'
+        '<a class="skip" href="#main">Skip to the results</a>'
+        f'<header><h1>{name}</h1>{_headline(results)}<nav aria-label="Sections"><ul>{links}</ul>'
+        f'</nav></header>\n<main id="main">\n{body}</main></body></html>\n'
+    )
+
+
+_FLOPS_TEXT = (
+    "Grey points are all evaluations: candidates repaired and judged on validation images, not "
+    "fine-tuned. Markers are each search's best candidate, fine-tuned and judged once on the test "
+    "images, and the dense network."
+)
+_LEARNING_TEXT = (
+    "Validation accuracy of the best feasible candidate so far, where best means the highest value "
+    "of the search's own reward. A thin line is one seed, a thick one the median."
+)
+_WIDTHS_TEXT = "Channels kept in each channel group by the best candidates of the first seed."
+_COSTS_TEXT = f"Mean cost of the candidates as each search went on. {FLOPS_NOTE}"
+_MULTIPLIERS_TEXT = "Lagrange multipliers: the price that a search puts on breaking a budget."
+
+
+def _headline(results: Results) -> str:
+    dense = results.dense
+    counts = results.summary.get("evaluations") or {}
+    parts = [
+        f"Status: {escape(results.status)}.",
+        f"Dense network: test accuracy {_percent(dense.test)}, {short_count(dense.flops)} FLOPs, "
+        f"{short_count(dense.params)} parameters.",
+    ]
+    if counts:
+        parts.append(
+            f"{counts.get('unique', 0)} candidates evaluated, {counts.get('cached', 0)} more "
+            f"answered from the record, {counts.get('failed', 0)} failed."
+        )
+    return f"<p>{' '.join(parts)}</p>"
+
+
+def _verdicts(results: Results) -> str:
+    found = judgements(results)
+    if not found:
+        return ""
+    items = "".join(
+        f"<li><strong>{escape(budget_text(each.budget))}, {escape(each.agent)}:</strong> "
+        f"{escape(each.sentence)}</li>"
+        for each in found
+    )
+    return (
+        f"<ul>{items}</ul><p>Test accuracy after the same fine-tuning, paired by seed, mean "
+        f"difference ± half of Student's 95 % interval. On par means that the whole interval is "
+        f"within {100 * MARGIN:g} points.</p>"
+    )
+
+
+def _comparison(results: Results) -> str:
+    rows = [displayed(row, results) for row in comparison_rows(results)]
+    caption = (
+        "Medians over seeds [95 % bootstrap interval, from 3 seeds on] of the best feasible "
+        f"candidates; <em>to dense</em> in points. {FLOPS_NOTE}"
+    )
+    files = (
+        '<p>As files: <a href="comparison.csv">CSV</a>, '
+        '<a href="comparison.parquet">Parquet</a>.</p>'
+    )
+    return _table("Comparison", HEADINGS, rows, caption, texts=3) + files if rows else ""
+
+
+def _trials(results: Results) -> str:
+    rows = []
+    errors = []
+    for best in results.bests:
+        if best.error:
+            errors.append(f"<li>{escape(best.trial)} ended early: {escape(best.error)}</li>")
+        rows.append(
+            (
+                best.trial + ("" if best.feasible else " (over budget)"),
+                _percent(best.validation),
+                _percent(best.test_before),
+                _percent(best.test_after),
+                short_count(best.flops) if math.isfinite(best.flops) else "-",
+                short_count(best.params) if math.isfinite(best.params) else "-",
+                str(best.evaluations),
+                best.artifact or "-",
+            )
+        )
+    if not rows:
+        return ""
+    caption = (
+        f"The best candidate of every search, on test images where not said otherwise. {FLOPS_NOTE}"
+    )
+    table = _table("Every search", _TRIAL_HEADINGS, rows, caption, texts=1)
+    return table + (f"<ul>{''.join(errors)}</ul>" if errors else "")
+
+
+def _run(results: Results) -> str:
+    seconds = results.summary.get("wall_seconds")
+    took = f"<p>It took {seconds:.0f} seconds.</p>" if isinstance(seconds, (int, float)) else ""
+    spec = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
+    machine = yaml.safe_dump(dict(results.environment), sort_keys=False, allow_unicode=True)
+    return (
+        f"{took}<p>Folder: <code>{escape(results.path)}</code></p>"
+        f"<details><summary>The spec</summary><pre>{escape(spec)}</pre></details>"
+        f"<details><summary>The machine</summary><pre>{escape(machine)}</pre></details>"
+    )
+
+
+def _picture(pictures: Mapping[str, Picture], name: str, text: str) -> str:
+    picture = pictures.get(name)
+    if picture is None:
+        return ""
+    content = base64.b64encode(picture.svg).decode()
+    return (
+        f'<figure><img alt="{escape(picture.alternative)}" '
+        f'src="data:image/svg+xml;base64,{content}"><figcaption>{text}</figcaption></figure>'
+    )
+
+
+def _table(
+    label: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str, texts: int
+) -> str:
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    lines = []
+    for row in rows:
+        cells = [f'<th scope="row">{escape(cell)}</th>' for cell in row[:texts]]
+        cells += [f"<td>{escape(cell)}</td>" for cell in row[texts:]]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        # Keyboards can scroll a wide table only if it can be focused.
+        f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>'
+        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %" if math.isfinite(value) else "-"

@@ -1,0 +1,47 @@
+"""The comparison table on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .results import FLOPS_NOTE, Results, budget_text
+from .table import HEADINGS, comparison_rows, displayed, judgements, short_count
+
+__all__ = ["print_results", "terminal_results"]
+
+
+def terminal_results(results: Results) -> RenderableType:
+    """The dense network, the comparison table and the verdicts, to be printed by rich."""
+    dense = results.dense
+    lines: list[RenderableType] = [
+        Text(
+            f"{results.name} ({results.status}). Dense: test accuracy {100 * dense.test:.2f} %, "
+            f"{short_count(dense.flops)} FLOPs, {short_count(dense.params)} parameters."
+        )
+    ]
+    table = Table()
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number < 3 else "right", overflow="fold")
+    for row in comparison_rows(results):
+        table.add_row(*displayed(row, results))
+    lines.append(table)
+    lines.append(
+        Text(f"Medians over seeds [95 % bootstrap interval from 3 seeds on]. {FLOPS_NOTE}")
+    )
+    for best in results.bests:
+        if best.error:
+            lines.append(Text(f"{best.trial} ended early: {best.error}"))
+    for judgement in judgements(results):
+        where = f"{budget_text(judgement.budget)}, {judgement.agent}"
+        lines.append(Text(f"{where}: {judgement.sentence}"))
+    return Group(*lines)
+
+
+def print_results(results: Results, console: Console | None = None) -> None:
+    """Print `terminal_results`; wide enough for a log where there is no terminal."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(console.width, 150))
+    console.print(terminal_results(results))
