@@ -22,6 +22,7 @@ __all__ = [
     "FinetuneSpec",
     "SearchSpec",
     "load_spec",
+    "override_values",
     "read_spec",
 ]
 
@@ -50,8 +51,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
         raise SpecError(f"The spec file {path} is not YAML: {_yaml_problem(error)}.") from error
     if not isinstance(values, dict):
         raise SpecError(f"The spec file {path} must hold keys and values, such as `budgets:`.")
-    for override in overrides:
-        _override(values, override)
+    override_values(values, overrides)
     values.setdefault("name", file.stem)
     spec = read_spec(values, str(path))
     return SearchSpec.model_validate(_anchor(spec.to_dict(), file.resolve().parent))
@@ -73,7 +73,21 @@ def read_spec(values: Mapping[str, Any], source: str = "the spec") -> SearchSpec
         raise SpecError(f"In {source}, {_sentence(error)}") from None
 
 
-def _override(values: dict[Any, Any], override: str) -> None:
+def override_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Replace values in place.
+
+    Args:
+        values: As YAML gives them.
+        overrides: ``key.sub=value`` each; values are YAML.
+
+    Raises:
+        SpecError: If an override is not of that form.
+    """
+    for override in overrides:
+        _override(values, override)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):

@@ -1,0 +1,122 @@
+"""What an agent is: it proposes candidates and learns from how they are judged."""
+
+from __future__ import annotations
+
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.problem import Outcome, PruningProblem
+
+__all__ = ["Agent", "BlackBoxAgent", "Iteration"]
+
+_STATE = "agent.pickle"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Candidates that an agent asked for together.
+
+    Attributes:
+        widths: Units kept, int64 [N, G]; N is 0 where the agent has nothing more to ask.
+        outcome: How they were judged; ``None`` for N = 0.
+        figures: Numbers of the agent itself, for the log (multipliers, losses, ...).
+    """
+
+    widths: NDArray[np.int64]
+    outcome: Outcome | None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Agent(ABC):
+    """Proposes candidates, iteration by iteration.
+
+    All randomness comes from the seed, so that equal problems and seeds give equal candidates,
+    also across `save` and `load`.
+
+    Args:
+        problem: What is searched.
+        seed: Of all the agent's randomness.
+        evaluations: Candidates that it may ask for in all.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, problem: PruningProblem, seed: int, evaluations: int) -> None:
+        self.problem = problem
+        self.seed = seed
+        self.evaluations = evaluations
+
+    @abstractmethod
+    def iterate(self, most: int) -> Iteration:
+        """Ask for at most ``most`` candidates and learn from them."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs to continue as if nothing had happened."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+
+    def stop(self) -> None:
+        """Give back what the agent holds; it is not used afterwards."""
+        return
+
+
+class BlackBoxAgent(Agent):
+    """An agent that only proposes candidates and is told how they were judged.
+
+    Args:
+        problem: What is searched.
+        seed: Of all the agent's randomness.
+        evaluations: Candidates that it may ask for in all.
+        candidates: Candidates of one iteration, evaluated in parallel; at least 1.
+    """
+
+    def __init__(
+        self, problem: PruningProblem, seed: int, evaluations: int, candidates: int = 32
+    ) -> None:
+        super().__init__(problem, seed, evaluations)
+        if candidates < 1:
+            raise ValueError("candidates must be at least 1")
+        self.candidates = candidates
+
+    @abstractmethod
+    def ask(self, count: int) -> NDArray[np.int64]:
+        """Propose at most ``count`` candidates; int64 [N, G], N = 0 when there are no more."""
+
+    @abstractmethod
+    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+        """Learn how the candidates of the last `ask`, all of them and in order, were judged."""
+
+    @abstractmethod
+    def get_state(self) -> Any:
+        """Everything that `ask` depends on; must pickle."""
+
+    @abstractmethod
+    def set_state(self, state: Any) -> None:
+        """Continue from what `get_state` returned."""
+
+    def iterate(self, most: int) -> Iteration:
+        """See `Agent.iterate`."""
+        widths = self.ask(min(most, self.candidates))
+        if not len(widths):
+            return Iteration(widths, None)
+        outcome = self.problem.judge(widths)
+        self.tell(widths, outcome)
+        return Iteration(widths, outcome)
+
+    def save(self, folder: Path) -> None:
+        """See `Agent.save`."""
+        (folder / _STATE).write_bytes(pickle.dumps(self.get_state()))
+
+    def load(self, folder: Path) -> None:
+        """See `Agent.load`."""
+        self.set_state(pickle.loads((folder / _STATE).read_bytes()))

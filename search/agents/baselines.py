@@ -1,0 +1,132 @@
+"""Agents that do not learn: what every other agent has to beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.actions import uniform_fraction
+from ...envs.budget import minimum_widths
+from ...envs.problem import Outcome, PruningProblem
+from .agent import BlackBoxAgent
+
+__all__ = ["RandomAgent", "UniformAgent", "rescale"]
+
+_BISECTIONS = 40
+
+
+class UniformAgent(BlackBoxAgent):
+    """Keeps one fraction of all groups: the largest that meets the budgets, then smaller ones.
+
+    Asks for few candidates, however many it may ask for: uniform widths have one parameter.
+
+    Args:
+        problem: What is searched.
+        seed: Not used; nothing is random.
+        evaluations: Candidates that it may ask for in all.
+        fractions: Number of fractions, evenly spaced from the largest down to half of it.
+    """
+
+    name = "uniform"
+
+    def __init__(
+        self, problem: PruningProblem, seed: int, evaluations: int, fractions: int = 8
+    ) -> None:
+        super().__init__(problem, seed, evaluations, candidates=max(fractions, 1))
+        largest = uniform_fraction(
+            problem.structure, problem.budgets, problem.limited, problem.smallest
+        )
+        sizes = problem.structure.sizes
+        scan = np.linspace(largest, largest / 2, max(fractions, 1))
+        widths = np.rint(scan[:, None] * sizes).astype(np.int64)
+        widths = np.clip(widths, minimum_widths(problem.structure, problem.smallest), sizes)
+        self._widths = np.array(list(dict.fromkeys(map(tuple, widths.tolist()))), dtype=np.int64)
+        self._asked = 0
+
+    def ask(self, count: int) -> NDArray[np.int64]:
+        """See `BlackBoxAgent.ask`."""
+        widths = self._widths[self._asked : self._asked + count]
+        self._asked += len(widths)
+        return widths
+
+    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+        """Nothing is learned."""
+
+    def get_state(self) -> Any:
+        """See `BlackBoxAgent.get_state`."""
+        return self._asked
+
+    def set_state(self, state: Any) -> None:
+        """See `BlackBoxAgent.set_state`."""
+        self._asked = int(state)
+
+
+class RandomAgent(BlackBoxAgent):
+    """Uniformly random widths, all scaled by the largest factor that meets the budgets.
+
+    Without the scaling almost no random candidate would be close to its budget; with it random
+    search is a strong baseline.
+
+    Args:
+        problem: What is searched.
+        seed: Of the widths.
+        evaluations: Candidates that it may ask for in all.
+        candidates: Candidates of one iteration.
+    """
+
+    name = "random"
+
+    def __init__(
+        self, problem: PruningProblem, seed: int, evaluations: int, candidates: int = 32
+    ) -> None:
+        super().__init__(problem, seed, evaluations, candidates)
+        self._generator = np.random.default_rng(seed)
+
+    def ask(self, count: int) -> NDArray[np.int64]:
+        """See `BlackBoxAgent.ask`."""
+        sizes = self.problem.structure.sizes
+        fractions = self._generator.uniform(self.problem.smallest, 1.0, (count, len(sizes)))
+        return rescale(self.problem, fractions)
+
+    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+        """Nothing is learned."""
+
+    def get_state(self) -> Any:
+        """See `BlackBoxAgent.get_state`."""
+        return self._generator.bit_generator.state
+
+    def set_state(self, state: Any) -> None:
+        """See `BlackBoxAgent.set_state`."""
+        self._generator.bit_generator.state = state
+
+
+def rescale(problem: PruningProblem, fractions: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Scale candidates by the largest common factor with which they meet the tabulated budgets.
+
+    Args:
+        problem: Its budgets; where none is tabulated nothing is scaled.
+        fractions: Of the units of each group, in [0, 1], float64 [N, G].
+
+    Returns:
+        Units kept, int64 [N, G].
+    """
+    sizes = problem.structure.sizes
+    minimum = minimum_widths(problem.structure, problem.smallest)
+
+    def widths(factors: NDArray[np.float64]) -> NDArray[np.int64]:
+        scaled = np.rint(factors[:, None] * fractions * sizes).astype(np.int64)
+        return np.clip(scaled, minimum, sizes)
+
+    if not len(problem.limits):
+        return widths(np.ones(len(fractions)))
+    low = np.zeros(len(fractions))
+    # With this factor every group is full.
+    high = 1.0 / np.maximum(fractions.min(axis=1), 1e-3)
+    full = problem.limits.keep(widths(high))
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        kept = problem.limits.keep(widths(middle))
+        low, high = np.where(kept, middle, low), np.where(kept, high, middle)
+    return widths(np.where(full, high, low))

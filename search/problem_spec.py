@@ -1,0 +1,69 @@
+"""A problem as plain data, so that it can be sent to any process and written to a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ..cluster.pool import PoolClient
+from ..envs.budget import parse_budgets
+from ..envs.costs import Cost, MeasuredCost, table_costs
+from ..envs.problem import PruningProblem
+from ..models.structure import Structure
+from ..rewards.evaluation import Evaluation
+from ..rewards.registry import RewardSpec, make_reward
+from .spec_model import BudgetSpec
+
+__all__ = ["ProblemSpec", "measured_costs"]
+
+
+class ProblemSpec(BaseModel):
+    """What a `PruningProblem` is made of.
+
+    Attributes:
+        structure: Tables of the network, as ``Structure.to_dict`` gives them.
+        dense: The dense network's evaluation, as ``Evaluation.to_row`` gives it.
+        budgets: Limits as the user wrote them.
+        reward: Judges an evaluation.
+        shield: Whether widths are clipped so that the budgets stay reachable.
+        smallest: Fraction of its units that every group keeps at least.
+        pool: Name of the evaluator pool.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structure: dict[str, Any]
+    dense: dict[str, Any]
+    budgets: BudgetSpec
+    reward: RewardSpec
+    shield: bool
+    smallest: float
+    pool: str
+
+    def build(self) -> PruningProblem:
+        """The problem, on a process that is connected to the pool's cluster.
+
+        Raises:
+            PruneTuneError: If a budget cannot be reached, the reward cannot be built or the pool
+                is gone.
+        """
+        structure = Structure.from_dict(self.structure)
+        dense = Evaluation.from_row(self.dense)
+        costs = measured_costs(structure, dense)
+        return PruningProblem(
+            structure=structure,
+            budgets=parse_budgets(self.budgets, structure, costs, self.smallest),
+            evaluate=PoolClient(self.pool).evaluate,
+            reward=make_reward(self.reward),
+            dense=dense,
+            costs=costs,
+            shield=self.shield,
+            smallest=self.smallest,
+        )
+
+
+def measured_costs(structure: Structure, dense: Evaluation) -> tuple[Cost, ...]:
+    """The costs that evaluations report beside those of the tables."""
+    tabulated = table_costs(structure)
+    return tuple(MeasuredCost(name) for name in dense.costs if name not in tabulated)
