@@ -95,10 +95,8 @@ def _root(
 
 @app.command()
 @_plainly
-def quickstart(
-    overrides: Overrides = None, output: Output = None, as_json: AsJson = False
-) -> None:
-    """The whole story on embedded data in a few minutes; ends with a report.
+def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJson = False) -> None:
+    """The whole story on embedded data, in a few minutes.
 
     Trains a small network on scikit-learn's digits, searches for smaller ones under two budgets
     with two rewards, fine-tunes the best, and compares. Nothing is downloaded.
@@ -115,7 +113,9 @@ def quickstart(
 def search(
     spec: SpecPath, overrides: Overrides = None, output: Output = None, as_json: AsJson = False
 ) -> None:
-    """Run one search: one agent, one reward, one set of budgets, one seed.
+    """Find a smaller network within the budgets.
+
+    One search: one agent, one reward, one set of budgets, one seed.
 
     Example: prunetune search examples/resnet20_cifar10.yaml --set budgets.flops=0.4
     """
@@ -129,7 +129,9 @@ def search(
 def compare(
     spec: SpecPath, overrides: Overrides = None, output: Output = None, as_json: AsJson = False
 ) -> None:
-    """Run a grid of searches (rewards x budgets x agents x seeds) under Ray Tune.
+    """Compare rewards, budgets and agents over seeds.
+
+    Runs a grid of searches (rewards x budgets x agents x seeds) under Ray Tune.
 
     Example: prunetune compare examples/entropy_vs_accuracy.yaml --set compare.seeds=3
     """
@@ -162,7 +164,9 @@ def resume(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a search or comparison after anything: Ctrl-C, a crash, a lost machine.
+    """Continue a search or comparison after anything.
+
+    Ctrl-C, a crash or a lost machine: no evaluation is lost, and none is repeated.
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
@@ -180,7 +184,9 @@ def resume(
 @app.command()
 @_plainly
 def report(run: RunPath, as_json: AsJson = False) -> None:
-    """Write tables, pictures and a page that opens offline to RUN/report.
+    """Write tables, pictures and an offline page.
+
+    They go to RUN/report, from what the run's folder holds, finished or not.
 
     Example: prunetune report runs/quickstart-1
     """
@@ -207,7 +213,7 @@ def verify(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the network of an artifact and recount everything it says of itself.
+    """Rebuild and recount the network of an artifact.
 
     Example: prunetune verify runs/quickstart-1/best/TRIAL
     """

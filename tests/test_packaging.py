@@ -68,7 +68,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_has_every_module_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "prunetune/py.typed" in names
+    assert {"prunetune/py.typed", "prunetune/search/quickstart.yaml"} <= names
     for package in _packages_in_tree():
         folder = _ROOT.joinpath(*package.split(".")[1:])
         for module in folder.glob("*.py"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import matplotlib
@@ -16,12 +17,15 @@ from matplotlib.figure import Figure
 from .results import FLOPS_NOTE, Best, Results, budget_text
 
 __all__ = [
+    "ALT_TEXTS",
     "accuracy_against_flops",
     "costs_over_iterations",
     "layer_widths",
     "learning_curves",
     "multipliers_over_iterations",
+    "pareto_front",
     "render",
+    "style",
 ]
 
 # Okabe & Ito's palette (2008): distinct for the colour-blind and of different lightness.
@@ -45,10 +49,14 @@ _STYLE: Any = {
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The file's content; the same for the same figure."""
     sink = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(sink, format=kind, dpi=150, metadata=metadata)
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(sink, format=kind, dpi=150, metadata=metadata)
     return sink.getvalue()
+
+
+def style() -> AbstractContextManager[None]:
+    """How pictures look; to be entered around drawing and rendering them."""
+    return matplotlib.rc_context(_STYLE)
 
 
 def accuracy_against_flops(results: Results) -> Figure | None:
@@ -251,16 +259,15 @@ def multipliers_over_iterations(results: Results) -> Figure | None:
 
 
 def _figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    with matplotlib.rc_context(_STYLE):
-        columns = min(panels, 3)
-        rows = -(-panels // columns)
-        width = 7.2 if panels == 1 else 4.0 * columns
-        figure = Figure(figsize=(width, height * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=panels > 1).ravel()
-        for unused in grid[panels:]:
-            unused.set_visible(False)
-        return figure, list(grid[:panels])
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    width = 7.2 if panels == 1 else 4.0 * columns
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=panels > 1).ravel()
+    for unused in grid[panels:]:
+        unused.set_visible(False)
+    return figure, list(grid[:panels])
 
 
 def _series(best: Best, results: Results) -> str:

@@ -28,23 +28,25 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
     """
     run = RunFolder.open(folder)
     results = load_results(run)
-    drawn = {
-        "accuracy_vs_flops": figures.accuracy_against_flops(results),
-        "learning_curves": figures.learning_curves(results),
-        "layer_widths": figures.layer_widths(results),
-        "costs": figures.costs_over_iterations(results),
-        "multipliers": figures.multipliers_over_iterations(results),
-    }
-    pictures = {
-        name: Picture(figures.render(figure, "svg"), figures.ALT_TEXTS[name])
-        for name, figure in drawn.items()
-        if figure is not None
-    }
+    with figures.style():
+        drawn = {
+            "accuracy_vs_flops": figures.accuracy_against_flops(results),
+            "learning_curves": figures.learning_curves(results),
+            "layer_widths": figures.layer_widths(results),
+            "costs": figures.costs_over_iterations(results),
+            "multipliers": figures.multipliers_over_iterations(results),
+        }
+        pictures = {
+            name: Picture(figures.render(figure, "svg"), figures.ALT_TEXTS[name])
+            for name, figure in drawn.items()
+            if figure is not None
+        }
+        main = drawn["accuracy_vs_flops"]
+        png = None if main is None else figures.render(main, "png")
     try:
         run.report.mkdir(exist_ok=True)
-        main = drawn["accuracy_vs_flops"]
-        if main is not None:
-            write_durably(run.report / "accuracy_vs_flops.png", figures.render(main, "png"))
+        if png is not None:
+            write_durably(run.report / "accuracy_vs_flops.png", png)
         write_tables(comparison_rows(results), run.report)
         page = run.report / "index.html"
         write_durably(page, build_page(results, pictures).encode())
