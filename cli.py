@@ -199,11 +199,13 @@ def _conclude(run: Path, as_json: bool) -> None:
 
     page, results = write_report(run)
     if as_json:
-        typer.echo(json.dumps({**results.summary, "report": str(page)}, indent=2))
+        typer.echo(
+            json.dumps({**results.summary.model_dump(mode="json"), "report": str(page)}, indent=2)
+        )
     else:
         print_results(results)
         typer.echo(f"Report: {page}")
-    if results.status == "interrupted":
+    if results.summary.status == "interrupted":
         _interrupted(run)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from .results import Best, Dense, Results, load_results
+from .results import Results, load_results
 from .table import ComparisonRow, comparison_rows, judgements
 from .terminal import print_results, terminal_results
 from .write import write_report
 
 __all__ = [
-    "Best",
     "ComparisonRow",
-    "Dense",
     "Results",
     "comparison_rows",
     "judgements",

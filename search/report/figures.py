@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .results import FLOPS_NOTE, Best, Results, budget_text
+from ..summary import Best
+from .results import FLOPS_NOTE, Results, budget_text, number, delivered_accuracy
 
 __all__ = [
     "ALT_TEXTS",
@@ -86,24 +87,29 @@ def accuracy_against_flops(results: Results) -> Figure | None:
     front = 100 * pareto_front(np.asarray(points))
     axes.step(*front.T, where="post", c="#606060", lw=1.2, label="their Pareto front")
     styles = _styles([_series(best, results) for best in results.bests])
-    done = [best for best in results.bests if best.feasible and math.isfinite(best.test)]
+    done = [
+        best for best in results.bests if best.feasible and math.isfinite(delivered_accuracy(best))
+    ]
+    sizes = list(np.linspace(13, 7, max(len(styles), 2)))[::-1]
     for label, (colour, marker, _) in styles.items():
         chosen = [best for best in done if _series(best, results) == label]
         if chosen:
             axes.plot(
-                [100 * best.flops / results.dense.flops for best in chosen],
-                [100 * best.test for best in chosen],
+                [100 * number(best.flops) / results.dense.flops for best in chosen],
+                [100 * delivered_accuracy(best) for best in chosen],
                 marker,
-                c=colour,
-                mec="white",
-                ms=9,
+                # Hollow and of different sizes, so that equal results are all seen.
+                mfc="none",
+                mec=colour,
+                mew=2,
+                ms=sizes.pop(),
                 label=f"{label}: best (test)",
             )
-    if math.isfinite(results.dense.test):
+    if results.dense.test is not None:
         axes.plot(100, 100 * results.dense.test, "*", c="black", ms=14, label="dense (test)")
     # A few ruined candidates must not squeeze everything that matters into one line.
     lowest = float(np.quantile(xy[:, 1], 0.05))
-    highest = max([float(xy[:, 1].max()), *(100 * best.test for best in done)])
+    highest = max([float(xy[:, 1].max()), *(100 * delivered_accuracy(best) for best in done)])
     axes.set_ylim(lowest - 1.0, min(highest + 0.06 * (highest - lowest) + 0.5, 100.5))
     axes.set_xlabel("FLOPs, % of dense (2 x multiply-accumulates, batch 1)")
     axes.set_ylabel("accuracy, %")
@@ -178,7 +184,7 @@ def _curve(best: Best, results: Results) -> np.ndarray:
 def layer_widths(results: Results) -> Figure | None:
     """Width of every channel group in the bests of the first seed, one panel a budget."""
     groups = results.dense.groups
-    bests = [best for best in results.bests if best.widths and len(best.widths) == len(groups)]
+    bests = [best for best in results.bests if best.widths is not None]
     seeds = dict.fromkeys(best.seed for best in bests)
     if not seeds:
         return None
@@ -193,7 +199,7 @@ def layer_widths(results: Results) -> Figure | None:
             if budget_text(best.budget) == budget:
                 label = _series(best, results)
                 colour, marker, dash = styles[label]
-                share = 100 * np.asarray(best.widths) / sizes
+                share = 100 * np.asarray(best.widths or ()) / sizes
                 axes.plot(share, dash, marker=marker, ms=4, c=colour, label=label)
         axes.set_title(budget)
         axes.set_ylim(0, 105)

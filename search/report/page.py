@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -94,7 +93,7 @@ def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
         f'<h2 id="{key}-title">{title}</h2>{content}</section>\n'
         for key, title, content in sections
     )
-    name = escape(results.name)
+    name = escape(results.summary.name)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -123,16 +122,16 @@ _MULTIPLIERS_TEXT = "Lagrange multipliers: the price that a search puts on break
 
 def _headline(results: Results) -> str:
     dense = results.dense
-    counts = results.summary.get("evaluations") or {}
+    counts = results.summary.evaluations
     parts = [
-        f"Status: {escape(results.status)}.",
+        f"Status: {escape(results.summary.status)}.",
         f"Dense network: test accuracy {_percent(dense.test)}, {short_count(dense.flops)} FLOPs, "
         f"{short_count(dense.params)} parameters.",
     ]
-    if counts:
+    if counts.asked:
         parts.append(
-            f"{counts.get('unique', 0)} candidates evaluated, {counts.get('cached', 0)} more "
-            f"answered from the record, {counts.get('failed', 0)} failed."
+            f"{counts.asked} candidates asked for: {counts.unique} evaluated, {counts.cached} "
+            f"answered from the record; {counts.failed} failed."
         )
     return f"<p>{' '.join(parts)}</p>"
 
@@ -178,8 +177,8 @@ def _trials(results: Results) -> str:
                 _percent(best.validation),
                 _percent(best.test_before),
                 _percent(best.test_after),
-                short_count(best.flops) if math.isfinite(best.flops) else "-",
-                short_count(best.params) if math.isfinite(best.params) else "-",
+                "-" if best.flops is None else short_count(best.flops),
+                "-" if best.params is None else short_count(best.params),
                 str(best.evaluations),
                 best.artifact or "-",
             )
@@ -194,12 +193,14 @@ def _trials(results: Results) -> str:
 
 
 def _run(results: Results) -> str:
-    seconds = results.summary.get("wall_seconds")
-    took = f"<p>It took {seconds:.0f} seconds.</p>" if isinstance(seconds, (int, float)) else ""
+    summary = results.summary
     spec = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
     machine = yaml.safe_dump(dict(results.environment), sort_keys=False, allow_unicode=True)
     return (
-        f"{took}<p>Folder: <code>{escape(results.path)}</code></p>"
+        f"<p>It took {summary.wall_seconds:.0f} seconds, {summary.search_seconds:.0f} of them for "
+        f"searching. Candidates: repair {escape(summary.repair)}, criterion "
+        f"{escape(summary.criterion)}, {escape(summary.precision)}.</p>"
+        f"<p>Folder: <code>{escape(str(results.path))}</code></p>"
         f"<details><summary>The spec</summary><pre>{escape(spec)}</pre></details>"
         f"<details><summary>The machine</summary><pre>{escape(machine)}</pre></details>"
     )
@@ -233,5 +234,5 @@ def _table(
     )
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %" if math.isfinite(value) else "-"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

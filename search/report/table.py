@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from .results import FLOPS_NOTE, Best, Results, budget_text
+from ..summary import Best
+from .results import FLOPS_NOTE, Results, budget_text, number, delivered_accuracy
 from .statistics import Estimate, Verdict, compare_paired, estimate_median
 
 __all__ = [
@@ -99,13 +100,13 @@ def _row(bests: Sequence[Best], results: Results) -> ComparisonRow:
         agent=bests[0].agent,
         seeds=len(bests),
         feasible=len(kept),
-        test_after=median(lambda best: best.test),
-        test_before=median(lambda best: best.test_before),
-        validation=median(lambda best: best.validation),
-        flops_fraction=median(lambda best: best.flops / results.dense.flops),
-        params_fraction=median(lambda best: best.params / results.dense.params),
-        flops=median(lambda best: best.flops),
-        params=median(lambda best: best.params),
+        test_after=median(delivered_accuracy),
+        test_before=median(lambda best: number(best.test_before)),
+        validation=median(lambda best: number(best.validation)),
+        flops_fraction=median(lambda best: number(best.flops) / results.dense.flops),
+        params_fraction=median(lambda best: number(best.params) / results.dense.params),
+        flops=median(lambda best: number(best.flops)),
+        params=median(lambda best: number(best.params)),
         evaluations=estimate_median([float(best.evaluations) for best in bests]),
     )
 
@@ -115,7 +116,7 @@ def displayed(row: ComparisonRow, results: Results) -> tuple[str, ...]:
     seeds = str(row.seeds)
     if row.feasible < row.seeds:
         seeds += f" ({row.feasible} feasible)"
-    gap = 100 * (row.test_after.median - results.dense.test)
+    gap = 100 * (row.test_after.median - number(results.dense.test))
     return (
         row.reward,
         budget_text(row.budget),
@@ -179,7 +180,7 @@ def judgements(results: Results) -> tuple[Judgement, ...]:
         budgets[text] = best.budget
         seeds = cells.setdefault((text, best.agent), {}).setdefault(best.reward, {})
         if best.feasible:
-            seeds[best.seed] = best.test
+            seeds[best.seed] = delivered_accuracy(best)
     found = []
     for (text, agent), rewards in cells.items():
         reference = "accuracy" if "accuracy" in rewards else next(iter(rewards))

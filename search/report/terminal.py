@@ -14,10 +14,11 @@ __all__ = ["print_results", "terminal_results"]
 
 def terminal_results(results: Results) -> RenderableType:
     """The dense network, the comparison table and the verdicts, to be printed by rich."""
-    dense = results.dense
+    summary, dense = results.summary, results.dense
+    test = "not known yet" if dense.test is None else f"{100 * dense.test:.2f} %"
     lines: list[RenderableType] = [
         Text(
-            f"{results.name} ({results.status}). Dense: test accuracy {100 * dense.test:.2f} %, "
+            f"{summary.name} ({summary.status}). Dense: test accuracy {test}, "
             f"{short_count(dense.flops)} FLOPs, {short_count(dense.params)} parameters."
         )
     ]

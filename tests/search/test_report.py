@@ -42,6 +42,7 @@ def _trial(reward: str, limit: float, seed: int, after: float) -> dict[str, obje
         "test_before": after - 0.05,
         "test_after": after,
         "evaluations": 32,
+        "feasible_candidates": 20,
         "artifact": f"best/{reward}-{limit}-{seed}",
     }
 
@@ -78,8 +79,12 @@ def _write_run(path: Path, trials: list[dict[str, object]]) -> RunFolder:
     run.update_summary(
         name="a <b> run",
         status="finished",
+        task="digits-net on digits",
+        criterion="l1",
+        repair="quick",
+        precision="fp32",
         best=trials,
-        evaluations={"unique": 32, "cached": 5, "failed": 0, "per_second": 9.0},
+        evaluations={"asked": 37, "unique": 32, "cached": 5, "failed": 0, "per_second": 9.0},
         wall_seconds=12.5,
         dense={
             "test": 0.97,
@@ -169,11 +174,28 @@ def test_tables_hold_what_the_summary_says(tmp_path: Path) -> None:
     assert pa_csv.read_csv(run.report / "comparison.csv").column_names == table.column_names
 
 
+def test_multipliers_come_from_tunes_own_logs(tmp_path: Path) -> None:
+    trial = _trial("accuracy", 0.5, 0, 0.9)
+    run = _write_run(tmp_path / "run", [trial])
+    lines = [
+        {"training_iteration": 1, "multipliers/flops": 0.5},
+        {"training_iteration": 2, "multipliers/flops": 9.0},
+        # After a restore Tune repeats an iteration.
+        {"training_iteration": 2, "multipliers/flops": 0.7},
+    ]
+    config = {"config": {"trial": {"name": trial["trial"]}}}
+    log = run.tune / "experiment" / "trial" / "result.json"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps({**config, **line}) + "\n" for line in lines) + '{"half')
+    assert load_results(run).multipliers == {trial["trial"]: [{"flops": 0.5}, {"flops": 0.7}]}
+    assert "Lagrange multipliers" in write_report(run.path)[0].read_text()
+
+
 def test_unfinished_runs_are_reported_too(tmp_path: Path) -> None:
     run = _write_run(tmp_path / "run", [])
     run.update_summary(status="interrupted")
     page, results = write_report(run.path)
-    assert results.status == "interrupted"
+    assert results.summary.status == "interrupted"
     assert "interrupted" in page.read_text()
     assert comparison_rows(results) == ()
 
