@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..summary import Best
-from .results import FLOPS_NOTE, Results, budget_text, number, delivered_accuracy
+from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
 
 __all__ = [
     "ALT_TEXTS",

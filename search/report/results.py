@@ -17,7 +17,7 @@ from ..record import read_record
 from ..run_folder import RunFolder
 from ..summary import Best, Dense, Summary, read_summary
 
-__all__ = ["FLOPS_NOTE", "Results", "budget_text", "load_results", "number", "delivered_accuracy"]
+__all__ = ["FLOPS_NOTE", "Results", "budget_text", "delivered_accuracy", "load_results", "number"]
 
 FLOPS_NOTE = "FLOPs = 2 x multiply-accumulates of convolutions and linear layers, at batch 1."
 """What every table says."""

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..summary import Best
-from .results import FLOPS_NOTE, Results, budget_text, number, delivered_accuracy
+from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
 from .statistics import Estimate, Verdict, compare_paired, estimate_median
 
 __all__ = [
