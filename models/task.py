@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from .._plugins import is_reference
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
+from .coupling import GroupScope
 from .data import Data, DataSpec, LabelledImages, crop_and_mirror, load_data
 from .data.source import Indices
 from .progress import SILENT, Progress
@@ -57,7 +57,7 @@ class TaskSpec(BaseModel):
     calibration: int = Field(default=512, ge=1)
     validation: int = Field(default=2000, ge=1)
     augment_validation: bool = False
-    groups: Literal["inner", "all"] = "inner"
+    groups: GroupScope = "inner"
     training: TrainingSpec = TrainingSpec(epochs=30, batch_size=64, label_smoothing=0.1)
 
 
@@ -74,6 +74,7 @@ class PruningTask:
         validation: Labelled images that steer the search.
         data: The whole data set.
         train_indices: Images of ``data.train`` that may be trained on: all but validation.
+        scope: Which channel groups are decided.
         digest: SHA-256 of weights, splits, preprocessing and model; equal digests mean equal
             evaluations.
     """
@@ -86,6 +87,7 @@ class PruningTask:
     validation: LabelledImages
     data: Data
     train_indices: Indices
+    scope: GroupScope
     digest: str
 
     @property
@@ -147,6 +149,7 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
         validation=validation,
         data=data,
         train_indices=splits.train,
+        scope=spec.groups,
         digest=_digest(network, spec, calibration, validation),
     )
 

@@ -1,0 +1,233 @@
+"""Full repair: layer by layer on the slim network's own activations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import is_depthwise, norms_after
+from ..slimming import KeptChannels, shallow_copy
+from .patches import channels_at, layer_patches
+from .quick import covariance_with_ridge
+from .targets import DenseTargets, ObserveSums, gather_targets
+
+__all__ = ["FullRepair"]
+
+# Beyond this many columns a layer keeps the weights of quick repair.
+_MOST_COLUMNS = 2400
+_RIDGE = 1e-3
+# A BatchNorm scale below this share of the layer's largest one cannot be divided by.
+_LEAST_SCALE = 1e-3
+
+
+class FullRepair:
+    """Refits every layer in the order of execution, in one forward pass of the slim network.
+
+    A layer's weights are regressed (with intercept) from its inputs in the slim network, whose
+    earlier layers are repaired already, to the dense network's outputs at the same places. A layer
+    that adds to a residual stream gets the dense network's sum minus the slim network's shortcut as
+    target, so that errors of earlier blocks are corrected too. Each regression shrinks towards the
+    weights that quick repair left (method: our choice, after layer-by-layer reconstruction of
+    Luo et al. 2017, arXiv 1707.06342).
+
+    Statistics of BatchNorm stay those of the dense network, which the targets come from;
+    recalibrating afterwards would undo part of the fit.
+
+    Args:
+        network: The dense network.
+        images: Calibration images, float32 [N, C, H, W], run as one batch.
+        rows: Places per layer that are regressed on.
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor, rows: int = 16_000) -> None:
+        self._network = network
+        self._images = images
+        self._norms = norms_after(network, images[:2])
+        layers = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Linear)
+            or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
+        ]
+        self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)
+
+    @torch.no_grad()
+    def apply(self, slimmed: nn.Module, kept: KeptChannels) -> nn.Module:
+        """Repair a slim network.
+
+        Args:
+            slimmed: A slim network after quick repair; it is not changed.
+            kept: Which channels of every layer it kept.
+
+        Returns:
+            A network that shares nothing that was refitted with ``slimmed``.
+        """
+        repaired = shallow_copy(slimmed, lambda name, module: _own_copy(module))
+        _Refit(self._network, repaired, kept, self._norms, self._targets).run(self._images)
+        return repaired
+
+
+class _Refit:
+    """One pass of full repair over one slim network."""
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        network: nn.Module,
+        kept: KeptChannels,
+        norms: dict[str, str],
+        targets: DenseTargets,
+    ) -> None:
+        self._network = network
+        self._norms = norms
+        self._targets = targets
+        self._modules = dict(network.named_modules())
+        self._outputs = {
+            name: torch.from_numpy(outputs)
+            for name, (outputs, _) in kept.items()
+            if outputs is not None
+        }
+        self._means = {
+            name: self._kept_part(name, dense.get_submodule(norm).running_mean)
+            for name, norm in norms.items()
+        }
+        # Before the first slimmed layer the slim network computes what the dense one does.
+        first = next((i for i, name in enumerate(targets.order) if name in kept), 0)
+        self._active = set(targets.order[first:])
+        self._waiting: dict[int, tuple[str, Tensor, Tensor]] = {}
+
+    def run(self, images: Tensor) -> None:
+        """Refit all layers in place."""
+        handles = []
+        for name in self._active:
+            layer = self._modules[name]
+            if name in self._targets.sums:
+                last = self._modules[self._norms[name]] if name in self._norms else layer
+                inputs_of: dict[str, Tensor] = {}
+                handles.append(layer.register_forward_pre_hook(self._keep_input(name, inputs_of)))
+                handles.append(last.register_forward_hook(self._wait(name, inputs_of)))
+            else:
+                handles.append(layer.register_forward_pre_hook(self._refit_now(name)))
+        try:
+            with ObserveSums(self._refit_at_sum):
+                self._network(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep_input(self, name: str, inputs_of: dict[str, Tensor]) -> object:
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            inputs_of[name] = inputs[0]
+
+        return keep
+
+    def _wait(self, name: str, inputs_of: dict[str, Tensor]) -> object:
+        def wait(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if name in inputs_of:
+                self._waiting[id(output)] = (name, inputs_of.pop(name), output)
+
+        return wait
+
+    def _refit_now(self, name: str) -> object:
+        def refit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._solve(name, inputs[0], self._kept_columns(name, self._targets.outputs[name]))
+
+        return refit
+
+    def _refit_at_sum(self, left: Tensor, right: Tensor) -> Tensor | None:
+        for summand, shortcut in ((left, right), (right, left)):
+            waiting = self._waiting.pop(id(summand), None)
+            if waiting is None:
+                continue
+            name, inputs, _ = waiting
+            wanted = self._kept_columns(name, self._targets.sums[name])
+            wanted = wanted - channels_at(shortcut, self._targets.sites[name])
+            self._solve(name, inputs, self._before_norm(name, wanted))
+            output = self._modules[name].forward(inputs)
+            if name in self._norms:
+                output = self._modules[self._norms[name]].forward(output)
+            return output + shortcut
+        return None
+
+    def _before_norm(self, name: str, wanted: Tensor) -> Tensor:
+        """What a layer must compute for its BatchNorm to give ``wanted`` [rows, C]."""
+        if name not in self._norms:
+            return wanted
+        norm = self._modules[self._norms[name]]
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        shift = torch.zeros_like(scale)
+        if norm.affine:
+            scale, shift = scale * norm.weight, norm.bias
+        usable = scale.abs() > _LEAST_SCALE * scale.abs().max()
+        safe = torch.where(usable, scale, torch.ones_like(scale))
+        raw = self._kept_columns(name, self._targets.outputs[name])
+        return torch.where(usable, (wanted - shift) / safe + self._means[name], raw)
+
+    def _solve(self, name: str, inputs: Tensor, wanted: Tensor) -> None:
+        """Refit one layer in place to give ``wanted`` [rows, outputs] at its sites."""
+        layer = self._modules[name]
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        weight = layer.weight
+        intercept = layer.bias is not None or name in self._norms
+        parts = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        columns = weight[0].numel()
+        if columns > _MOST_COLUMNS:
+            return
+        patches = layer_patches(layer, inputs, self._targets.sites[name])
+        if len(patches) < columns:  # too few places to fit anything but noise
+            return
+        offsets = []
+        for part in range(parts):
+            vectors = patches[:, part * columns : (part + 1) * columns]
+            rows = slice(part * len(weight) // parts, (part + 1) * len(weight) // parts)
+            fitted, offset = _ridge_regression(
+                vectors, wanted[:, rows], weight[rows].reshape(-1, columns), intercept
+            )
+            weight[rows] = fitted.view_as(weight[rows])
+            offsets.append(offset)
+        if layer.bias is not None:
+            layer.bias.copy_(torch.cat(offsets))
+        elif intercept:
+            norm = self._modules[self._norms[name]]
+            assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            norm.running_mean.copy_(self._means[name] - torch.cat(offsets))
+
+    def _kept_columns(self, name: str, values: Tensor) -> Tensor:
+        """``values`` [rows, C] of the outputs that the slim layer has."""
+        return values[:, self._outputs[name]] if name in self._outputs else values
+
+    def _kept_part(self, name: str, values: Tensor) -> Tensor:
+        """``values`` [C] of the outputs that the slim layer has."""
+        return values[self._outputs[name]] if name in self._outputs else values
+
+
+def _ridge_regression(
+    vectors: Tensor, wanted: Tensor, prior: Tensor, intercept: bool
+) -> tuple[Tensor, Tensor]:
+    """Weights [outputs, D] near ``prior`` and offsets [outputs] that map vectors to ``wanted``."""
+    mean_in = vectors.mean(dim=0) if intercept else vectors.new_zeros(vectors.shape[1])
+    mean_out = wanted.mean(dim=0) if intercept else wanted.new_zeros(wanted.shape[1])
+    # Products of float32 accumulate enough digits; the solve itself needs float64.
+    centred = vectors - mean_in
+    covariance = (centred.mT @ centred).double() / len(vectors)
+    cross = (centred.mT @ (wanted - mean_out)).double() / len(vectors)
+    regular = covariance_with_ridge(covariance, _RIDGE)
+    amount = regular[0, 0] - covariance[0, 0]
+    factor = torch.linalg.cholesky(regular)
+    weight = torch.cholesky_solve(cross + amount * prior.mT.double(), factor).mT.float()
+    return weight, mean_out - weight @ mean_in
+
+
+def _own_copy(module: nn.Module) -> nn.Module | None:
+    """A copy of a layer that owns what full repair changes."""
+    if not isinstance(module, nn.Conv2d | nn.Linear):
+        return None
+    duplicate = type(module).__new__(type(module))
+    duplicate.__dict__.update(module.__dict__)
+    duplicate._parameters = {
+        key: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
+        for key, value in module._parameters.items()
+    }
+    return duplicate

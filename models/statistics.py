@@ -1,0 +1,143 @@
+"""What is gathered once per task and then makes every candidate cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._plugins import is_reference
+from ..errors import WeightsError
+from .cache import cache_folder, cache_key
+from .coupling import trace_channel_groups
+from .criteria import Evidence, make_criterion
+from .groups import ChannelGroup, ChannelGroups
+from .layers import norms_after
+from .progress import SILENT, Progress
+from .repair.moments import LayerMoments, gather_moments, moments_to_store, stored_moments
+from .slimming import KeptUnits
+from .structure import Widths
+from .task import PruningTask
+from .weights import read_weights, save_weights
+
+__all__ = ["TaskStatistics", "gather_statistics"]
+
+# Part of the cache's key: raise it when moments or rankings are computed in another way.
+_VERSION = 1
+_MOMENTS, _ORDERS = "moments/", "orders/"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskStatistics:
+    """Channel groups, their rankings and the dense network's input moments.
+
+    Attributes:
+        groups: The channel groups, with the cost tables.
+        orders: Per group, its units, the one to keep longest first; int64 [units].
+        moments: Of what each reader of a group reads, by layer name.
+        norms: BatchNorm that directly follows a layer, by layer name.
+    """
+
+    groups: ChannelGroups
+    orders: tuple[NDArray[np.int64], ...]
+    moments: dict[str, LayerMoments]
+    norms: dict[str, str]
+
+    def kept_units(self, widths: Widths) -> KeptUnits:
+        """The units that a candidate keeps: of each group the first ``width`` of its ranking.
+
+        Args:
+            widths: Units kept per group.
+
+        Returns:
+            Per group, ascending int64 [width].
+
+        Raises:
+            ValueError: If a width is out of range.
+        """
+        if len(widths) != len(self.groups):
+            raise ValueError(f"{len(self.groups)} widths are needed, {len(widths)} were given")
+        for width, group in zip(widths, self.groups, strict=True):
+            if not 1 <= width <= group.size:
+                raise ValueError(f"the width of {group.name} is {width}, not in 1..{group.size}")
+        return [np.sort(order[:width]) for width, order in zip(widths, self.orders, strict=True)]
+
+
+def gather_statistics(
+    task: PruningTask, criterion: str, seed: int, progress: Progress = SILENT
+) -> TaskStatistics:
+    """Trace the network, gather moments and rank channels, or take the last two from the cache.
+
+    Args:
+        task: The task; its calibration images are used, without labels.
+        criterion: Name of the criterion, or of the user's own.
+        seed: Decides the places that are sampled, and the criterion ``random``.
+        progress: Told of what takes long.
+
+    Raises:
+        PruneTuneError: If the network has nothing to prune or the criterion is unknown.
+    """
+    chosen = make_criterion(criterion)
+    groups = trace_channel_groups(task.network, task.example_input, task.scope)
+    norms = norms_after(task.network, task.example_input)
+    facts = {
+        "version": _VERSION,
+        "task": task.digest,
+        "groups": [[group.name, group.size] for group in groups],
+        "criterion": criterion,
+        "seed": seed,
+    }
+    path = cache_folder() / "statistics" / f"{cache_key(facts)}.safetensors"
+    # The user's own criterion may have changed since.
+    stored = None if is_reference(criterion) or not path.is_file() else _read(path)
+    if stored is None:
+        progress.note(f"Ranking the channels of {len(groups)} groups by {criterion}")
+        readers = {member.layer for group in groups for member in group.readers()}
+        weighted = sorted(
+            name for name in readers if hasattr(task.network.get_submodule(name), "weight")
+        )
+        moments = gather_moments(task.network, weighted, task.calibration, seed=seed)
+        evidence = Evidence(task.network, task.calibration, moments, norms, seed)
+        orders = [chosen.rank(group, evidence) for group in groups]
+        stored = _as_tensors(groups.groups, orders, moments)
+        _write(path, stored, progress)
+    moments = stored_moments(_section(stored, _MOMENTS))
+    by_name = _section(stored, _ORDERS)
+    return TaskStatistics(
+        groups, tuple(by_name[group.name].numpy() for group in groups), moments, norms
+    )
+
+
+def _as_tensors(
+    groups: tuple[ChannelGroup, ...],
+    orders: list[NDArray[np.int64]],
+    moments: dict[str, LayerMoments],
+) -> dict[str, Tensor]:
+    tensors = {_MOMENTS + key: value for key, value in moments_to_store(moments).items()}
+    for group, order in zip(groups, orders, strict=True):
+        tensors[_ORDERS + group.name] = torch.from_numpy(order)
+    return tensors
+
+
+def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)
+    }
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return dict(read_weights(path))
+    except WeightsError:
+        return None
+
+
+def _write(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+    try:
+        save_weights(tensors, path)
+    except WeightsError as error:
+        progress.note(str(error))
