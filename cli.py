@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
@@ -66,7 +67,8 @@ def _plainly(command: Callable[_P, None]) -> Callable[_P, None]:
                 raise
             _fail(f"{error.filename}: {error.strerror}; check the path and its permissions.")
         except KeyboardInterrupt:
-            _interrupted(None)
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
 
     return wrapped
 
@@ -77,11 +79,21 @@ def _fail(message: str) -> NoReturn:
 
 
 def _interrupted(run: Path | None) -> NoReturn:
-    folder = "RUN" if run is None else str(run)
-    typer.echo(
-        f"Interrupted. No evaluation is lost; continue with `prunetune resume {folder}`.", err=True
+    kept = (
+        "before the run began; nothing was written."
+        if run is None
+        else f"no evaluation is lost. Continue with `prunetune resume {run}`."
     )
+    typer.echo(f"Interrupted: {kept}", err=True)
     raise typer.Exit(_INTERRUPTED)
+
+
+def _begun_since(began: float, output: Path | None) -> Path | None:
+    """The run folder that this process made, if it got so far."""
+    chosen = [output] if output is not None else list(Path("runs").glob("*"))
+    made = [run for run in chosen if (run / "summary.json").exists()]
+    newest = max(made, key=lambda run: run.stat().st_mtime, default=None)
+    return newest if newest is not None and newest.stat().st_mtime >= began - 1 else None
 
 
 @app.callback(invoke_without_command=True)
@@ -147,8 +159,11 @@ def _run(spec: SearchSpec, output: Path | None, as_json: bool, comparison: bool)
     if output is not None:
         spec = spec.model_copy(update={"output": output})
     progress = make_progress()
+    began = time.time()
     try:
         summary = (run_comparison if comparison else run_search)(spec, progress)
+    except KeyboardInterrupt:
+        _interrupted(_begun_since(began, spec.output))
     finally:
         progress.finish()
     _conclude(summary.folder, as_json)
@@ -176,6 +191,8 @@ def resume(
     progress = make_progress()
     try:
         summary = resume_run(run, progress, evaluations=evaluations)
+    except KeyboardInterrupt:
+        _interrupted(run)
     finally:
         progress.finish()
     _conclude(summary.folder, as_json)
@@ -205,8 +222,6 @@ def _conclude(run: Path, as_json: bool) -> None:
     else:
         print_results(results)
         typer.echo(f"Report: {page}")
-    if results.summary.status == "interrupted":
-        _interrupted(run)
 
 
 @app.command()

@@ -1,0 +1,276 @@
+"""The command line: every mistake is one sentence and exit code 2; a whole search works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import prunetune
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from prunetune.cli import app
+from prunetune.models import build_network, save_weights
+from typer.testing import CliRunner, Result
+
+_SPEC: dict[str, Any] = {
+    "task": {"model": "digits-net", "data": "digits"},
+    "budgets": {"flops": 0.5},
+    "agent": "random",
+    "evaluations": 8,
+    "finetune": {"epochs": 0},
+}
+_COMMANDS = ("quickstart", "search", "compare", "resume", "report", "verify", "list")
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def _write(folder: Path, **changes: Any) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump({**_SPEC, **changes}))
+    return path
+
+
+def _assert_one_sentence(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, (result.output, result.exception)
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: ") and error.endswith((".", "?")), error
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in error, error
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    result = _run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: prunetune {command}" in " ".join(result.output.split())
+
+
+def test_help_does_not_import_what_is_slow() -> None:
+    script = (
+        "import sys, prunetune.cli; "
+        "print([name for name in ('torch', 'ray', 'matplotlib', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_version() -> None:
+    assert prunetune.__version__ in _run("--version").output
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("models", "resnet56"),
+        ("data", "digits"),
+        ("rewards", "spatial-entropy"),
+        ("criteria", "l1"),
+        ("agents", "ppo-lagrangian"),
+    ],
+)
+def test_list_names_what_specs_may_use(kind: str, name: str) -> None:
+    found = json.loads(_run("list", kind, "--json").stdout)
+    assert name in found
+    assert all(found.values()), "every name says what it means"
+    assert name in _run("list", kind).stdout
+
+
+def test_missing_spec(tmp_path: Path) -> None:
+    _assert_one_sentence(_run("search", tmp_path / "none.yaml"), "none.yaml")
+
+
+def test_spec_that_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("task: [unclosed")
+    _assert_one_sentence(_run("search", path), "not YAML")
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"evaluatoins": 3}, ("evaluatoins", "'evaluations'")),
+        ({"task": {"model": "digits-net", "wieghts": "x.pt"}}, ("wieghts", "'weights'")),
+        ({"task": {"model": "resnet57"}}, ("resnet57", "resnet5")),
+        ({"task": {"model": "digits-net", "data": "digit"}}, ("digit", "'digits'")),
+        ({"reward": "acuracy"}, ("acuracy", "'accuracy'")),
+        ({"agent": "randm"}, ("randm", "'random'")),
+        ({"criterion": "l3"}, ("l3",)),
+        ({"budgets": {"flop": 0.5}}, ("flop", "'flops'")),
+        ({"budgets": {"flops": 0}}, ("flops", "above 0")),
+        ({"budgets": {"flops": -0.5}}, ("flops", "above 0")),
+        ({"budgets": {"flops": "half"}}, ("half",)),
+        ({"budgets": {"flops": 1e-5}}, ("cannot be reached",)),
+        ({"task": {"model": "none.py:build"}}, ("none.py", "does not exist")),
+        ({"task": {"model": "digits-net", "weights": "none.pt"}}, ("none.pt", "does not exist")),
+        ({"task": {"model": "digits-net", "data": "parquet:nowhere"}}, ("nowhere",)),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_specs(
+    changes: dict[str, Any], parts: tuple[str, ...], tmp_path: Path, digits_task: object
+) -> None:
+    result = _run("search", _write(tmp_path, **changes), "--output", tmp_path / "run")
+    _assert_one_sentence(result, *parts)
+    assert not (tmp_path / "run").exists(), "nothing half-written"
+
+
+def test_wrong_overrides(tmp_path: Path) -> None:
+    spec = _write(tmp_path)
+    _assert_one_sentence(_run("search", spec, "--set", "seed"), "seed", "key.sub=value")
+    _assert_one_sentence(_run("search", spec, "--set", "sed=1"), "sed", "'seed'")
+    _assert_one_sentence(_run("quickstart", "--set", "evaluations=0"), "evaluations")
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    other = build_network("resnet20", 10, (3, 32, 32))
+    save_weights(other.state_dict(), tmp_path / "resnet20.safetensors")
+    task = {"model": "digits-net", "weights": "resnet20.safetensors"}
+    result = _run("search", _write(tmp_path, task=task))
+    _assert_one_sentence(result, "resnet20.safetensors", "another architecture")
+
+
+def test_weights_for_other_classes(tmp_path: Path) -> None:
+    other = build_network("digits-net", 7, (1, 8, 8))
+    save_weights(other.state_dict(), tmp_path / "seven.safetensors")
+    task = {"model": "digits-net", "weights": "seven.safetensors"}
+    result = _run("search", _write(tmp_path, task=task))
+    _assert_one_sentence(result, "7 classes")
+
+
+@pytest.mark.parametrize("content", ["empty", "corrupt", "no rows"])
+def test_parquet_that_cannot_be_used(content: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if content == "corrupt":
+        (data / "train-0.parquet").write_bytes(b"PAR1 not really PAR1")
+    elif content == "no rows":
+        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        schema = pa.schema([("image", image), ("label", pa.int64())])
+        pq.write_table(schema.empty_table(), data / "train-0.parquet")
+    task = {"model": "digits-net", "data": "parquet:data"}
+    _assert_one_sentence(_run("search", _write(tmp_path, task=task)), "data")
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))", "7"),
+        (
+            "network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))\n"
+            "    nn.init.constant_(network[0].weight, float('nan'))\n"
+            "    return network",
+            "not",
+        ),
+        ("return 3", "torch.nn.Module"),
+        ("raise RuntimeError('no luck')", "no luck"),
+    ],
+    ids=["classes", "nan", "no network", "raises"],
+)
+def test_networks_that_cannot_be_used(body: str, part: str, tmp_path: Path) -> None:
+    source = f"from torch import nn\n\n\ndef build():\n    {body}\n"
+    (tmp_path / "own.py").write_text(source)
+    probe = build_network("digits-net", 10, (1, 8, 8))
+    assert isinstance(probe, torch.nn.Module)
+    result = _run("search", _write(tmp_path, task={"model": "own.py:build"}))
+    _assert_one_sentence(result, part)
+
+
+def test_run_folder_that_exists(tmp_path: Path) -> None:
+    taken = tmp_path / "run"
+    taken.mkdir()
+    (taken / "precious.txt").write_text("mine")
+    result = _run("search", _write(tmp_path), "--output", taken)
+    _assert_one_sentence(result, "run")
+    assert [path.name for path in taken.iterdir()] == ["precious.txt"]
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    # Below a file, because the superuser may write to any folder.
+    (tmp_path / "file").write_text("")
+    result = _run("search", _write(tmp_path), "--output", tmp_path / "file" / "run")
+    _assert_one_sentence(result, "file")
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "verify"])
+def test_folder_that_is_not_ours(command: str, tmp_path: Path) -> None:
+    _assert_one_sentence(_run(command, tmp_path), str(tmp_path))
+    _assert_one_sentence(_run(command, tmp_path / "none"), "none")
+
+
+def _command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "prunetune", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, digits_task: object
+) -> tuple[Path, dict[str, Any]]:
+    """A search that ran through the real command, and what it printed."""
+    folder = tmp_path_factory.mktemp("search")
+    changes = {"agent": "ppo-lagrangian", "evaluations": 32, "finetune": {"epochs": 1}}
+    spec = _write(folder, **changes)
+    done = _command("search", spec, "--output", "run", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads(done.stdout)
+
+
+@pytest.mark.ray
+def test_search_ends_within_its_budget(finished_run: tuple[Path, dict[str, Any]]) -> None:
+    run, printed = finished_run
+    assert printed["status"] == "finished"
+    (best,) = printed["best"]
+    assert best["feasible"]
+    assert best["costs"]["flops"] <= 0.5
+    assert best["flops"] <= 0.5 * printed["dense"]["flops"]
+    assert 0.1 < best["test_after"] <= 1.0
+    assert printed["evaluations"]["asked"] == 32
+    expected = {"spec.yaml", "environment.json", "evaluations", "best", "report", "summary.json"}
+    assert expected <= {path.name for path in run.iterdir()}
+    spec = yaml.safe_load((run / "spec.yaml").read_text())
+    assert spec["finalists"] == 3, "every default is written out"
+
+
+@pytest.mark.ray
+def test_artifact_of_a_search_verifies(finished_run: tuple[Path, dict[str, Any]]) -> None:
+    run, printed = finished_run
+    (best,) = printed["best"]
+    result = _run("verify", run / best["artifact"], "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["flops"] == best["flops"]
+    assert facts["params"] == best["params"]
+
+
+@pytest.mark.ray
+def test_report_repeats_from_the_folder(finished_run: tuple[Path, dict[str, Any]]) -> None:
+    run, _ = finished_run
+    result = _run("report", run)
+    assert result.exit_code == 0, result.output
+    assert "2 x multiply-accumulates" in " ".join(result.output.split())
+    assert (run / "report" / "index.html").exists()
+
+
+@pytest.mark.ray
+def test_finished_runs_do_not_run_again(finished_run: tuple[Path, dict[str, Any]]) -> None:
+    run, printed = finished_run
+    result = _run("resume", run, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["best"] == printed["best"]
+    _assert_one_sentence(_run("search", _write(run.parent), "--output", run), "resume")
