@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .evaluation import Evaluation
+from .evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from .measure import Batch, Measure
 from .registry import (
     DEFAULT_MEASURES,
@@ -20,11 +21,14 @@ __all__ = [
     "MEASURES",
     "REWARDS",
     "Batch",
+    "CandidateEvaluator",
     "Evaluation",
+    "EvaluatorSpec",
     "Measure",
     "MeasureSpec",
     "Reward",
     "RewardSpec",
+    "build_evaluator",
     "make_measures",
     "make_reward",
     "score",
