@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from pydantic import BaseModel, ConfigDict
 from ray import tune
@@ -66,10 +67,18 @@ class SearchTrial(tune.Trainable):
     """One iteration a step, until the agent has asked for all its candidates.
 
     Its configuration has a `TrialSpec` under ``trial``; its parameter ``context`` is a
-    `TrialContext`; both as plain values. A reward that cannot be used ends the trial with the reason under ``failure``
-    instead of an exception, because repeating it would not help; everything else is Tune's to
-    retry.
+    `TrialContext`; both as plain values. A reward that cannot be used ends the trial with the
+    reason under ``failure`` instead of an exception, because repeating it would not help;
+    everything else is Tune's to retry.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Next to nothing, so that the evaluators own the CPUs; but on the driver's node.
+
+        Histories and checkpoints then need no folder that all nodes share.
+        """
+        return tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
 
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Build the agent."""

@@ -1,0 +1,189 @@
+"""From the best candidates of each search to its network: full repair, fine-tuning, one test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import PruneTuneError
+from ..models.progress import Progress
+from ..models.structure import Widths
+from ..models.training import accuracy, train
+from .history import AskedCandidate
+from .prepare import PreparedFactory
+from .spec_model import FinetuneSpec
+
+__all__ = ["Finished", "finish_candidates", "pick_finalists", "test_dense"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A candidate's network and its accuracies, which are fractions.
+
+    Attributes:
+        network: Slim, fully repaired, fine-tuned; on the CPU, float32, in evaluation mode.
+        kept: Units kept of every channel group, in the order of groups.
+        validation: On the validation images after full repair.
+        validation_after: The same after fine-tuning.
+        test_before: On the test images after full repair, before fine-tuning.
+        test_after: The same after fine-tuning.
+    """
+
+    network: nn.Module
+    kept: tuple[tuple[int, ...], ...]
+    validation: float
+    validation_after: float
+    test_before: float
+    test_after: float
+
+
+def pick_finalists(history: Sequence[AskedCandidate], count: int) -> list[AskedCandidate]:
+    """The best feasible candidates of a trial.
+
+    Args:
+        history: What it asked for, in order.
+        count: How many at most.
+
+    Returns:
+        Different candidates by falling reward; of equal rewards the one asked for first.
+    """
+    first: dict[Widths, AskedCandidate] = {}
+    for candidate in history:
+        if candidate.feasible:
+            first.setdefault(candidate.widths, candidate)
+    return sorted(first.values(), key=lambda candidate: -candidate.reward)[:count]
+
+
+def finish_candidates(
+    factory: PreparedFactory,
+    finalists: Mapping[str, Sequence[AskedCandidate]],
+    finetune: FinetuneSpec,
+    resources: Mapping[str, float],
+    progress: Progress,
+    arrived: Callable[[str, AskedCandidate, Finished | PruneTuneError], None],
+) -> None:
+    """Repair all finalists, train and test the best of each trial, in parallel on the cluster.
+
+    Candidates that several trials chose are worked on once. The validation images choose; the
+    test images are looked at once per network, when nothing is left to decide.
+
+    Args:
+        factory: Builds task and evaluator.
+        finalists: By name of trial, at least one each.
+        finetune: How the best are trained.
+        resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
+        progress: Told of every piece that is done.
+        arrived: Called once per trial, as soon as its network is there, or cannot be had.
+    """
+    unique = {candidate.widths for chosen in finalists.values() for candidate in chosen}
+    progress.start(len(unique), "Repairing the best candidates fully")
+    scores: dict[Widths, float | PruneTuneError] = {}
+
+    def scored(widths: Widths, score: float | PruneTuneError) -> None:
+        scores[widths] = score
+        progress.advance()
+
+    jobs = {widths: (_validate, factory, widths) for widths in sorted(unique)}
+    _in_parallel(jobs, resources, scored)
+    progress.finish()
+
+    waiting: dict[Widths, list[tuple[str, AskedCandidate]]] = {}
+    for trial, chosen in finalists.items():
+        # The first of equals is the one with the highest reward.
+        best = max(chosen, key=lambda candidate: _score(scores[candidate.widths]))
+        waiting.setdefault(best.widths, []).append((trial, best))
+    label = "Testing the best candidates"
+    if finetune.epochs:
+        label = f"Fine-tuning the best candidates for {finetune.epochs} epochs"
+    progress.start(len(waiting), label)
+
+    def finished(widths: Widths, result: Finished | PruneTuneError) -> None:
+        for trial, candidate in waiting[widths]:
+            arrived(trial, candidate, result)
+        progress.advance()
+
+    _in_parallel(
+        {widths: (_finish, factory, widths, finetune) for widths in waiting}, resources, finished
+    )
+    progress.finish()
+
+
+def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> float:
+    """Accuracy of the dense network on the test images, worked out on the cluster."""
+    answers: list[Any] = []
+    _in_parallel({(): (_test_dense, factory)}, resources, lambda _, answer: answers.append(answer))
+    if isinstance(answers[0], PruneTuneError):
+        raise answers[0]
+    return float(answers[0])
+
+
+def _score(score: float | PruneTuneError) -> float:
+    return -1.0 if isinstance(score, PruneTuneError) else score
+
+
+def _in_parallel(
+    jobs: Mapping[Widths, tuple[Any, ...]],
+    resources: Mapping[str, float],
+    arrived: Callable[[Widths, Any], None],
+) -> None:
+    """Run ``function(*arguments)`` per key as Ray tasks; an error of ours is a result."""
+    import ray
+
+    # The worker of a task that was killed for memory or lost with its node is worth another try.
+    remote = ray.remote(max_retries=3, **resources)(_call)
+    pending = {remote.remote(*job): key for key, job in jobs.items()}
+    while pending:
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        arrived(pending.pop(ready), ray.get(ready))
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    import ray
+
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    torch.set_num_threads(max(1, int(cpus)))
+    try:
+        return function(*arguments)
+    except PruneTuneError as error:
+        return error
+
+
+def _validate(factory: PreparedFactory, widths: Widths) -> float:
+    prepared = factory.prepare()
+    return accuracy(prepared.evaluator.build(widths, "full"), prepared.task.validation)
+
+
+def _test_dense(factory: PreparedFactory) -> float:
+    task = factory.prepare().task
+    return accuracy(task.network, task.test())
+
+
+def _finish(factory: PreparedFactory, widths: Widths, finetune: FinetuneSpec) -> Finished:
+    prepared = factory.prepare()
+    task, evaluator = prepared.task, prepared.evaluator
+    network = evaluator.build(widths, "full")
+    test = task.test()
+    validation = accuracy(network, task.validation)
+    test_before = accuracy(network, test)
+    if finetune.epochs:
+        train(
+            network,
+            task.data,
+            task.train_indices,
+            finetune,
+            factory.seed,
+            teacher=task.network,
+        )
+    network.requires_grad_(False).eval()
+    return Finished(
+        network=network,
+        kept=tuple(tuple(int(unit) for unit in units) for units in evaluator.kept_units(widths)),
+        validation=validation,
+        validation_after=accuracy(network, task.validation) if finetune.epochs else validation,
+        test_before=test_before,
+        test_after=accuracy(network, test) if finetune.epochs else test_before,
+    )

@@ -1,0 +1,136 @@
+"""Preparing a run: its task and evaluator, on the driver first, then again in every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..envs.budget import parse_budgets
+from ..errors import EvaluationError
+from ..models.progress import SILENT, Progress
+from ..models.task import PruningTask, TaskSpec, load_task
+from ..models.weights import save_weights
+from ..rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from ..rewards.registry import make_reward
+from .agents import check_agent
+from .problem_spec import measured_costs
+from .record import RecordKey
+from .run_folder import RunFolder
+from .spec_model import SearchSpec
+from .trials import comparison_trials
+
+__all__ = ["Prepared", "PreparedFactory", "prepare"]
+
+_WEIGHTS = "dense.safetensors"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that evaluates, repairs and trains candidates.
+
+    Attributes:
+        task: Network and images.
+        evaluator: Its evaluator.
+        factory: Builds both again in another process.
+    """
+
+    task: PruningTask
+    evaluator: CandidateEvaluator
+    factory: PreparedFactory
+
+    @property
+    def record_key(self) -> RecordKey:
+        """What evaluations depend on besides the widths."""
+        spec = self.factory.evaluator
+        return RecordKey(
+            task=self.task.digest,
+            evaluator=self.evaluator.key,
+            precision=self.evaluator.precision,
+            repair=spec.repair,
+        )
+
+    def keep_weights(self, folder: RunFolder) -> Prepared:
+        """Keep weights that were trained for this run in its folder, for workers and resumption."""
+        if self.factory.task.weights is not None:
+            return self
+        path = folder.path / _WEIGHTS
+        save_weights(self.task.network.state_dict(), path)
+        task = self.factory.task.model_copy(update={"weights": path})
+        return replace(self, factory=replace(self.factory, task=task))
+
+
+@dataclass(frozen=True)
+class PreparedFactory:
+    """Builds the evaluator in another process; an `EvaluatorFactory` of the pool.
+
+    Attributes:
+        task: Which network and data.
+        evaluator: How candidates are evaluated; its precision is decided.
+        seed: Of the splits.
+        key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
+    """
+
+    task: TaskSpec
+    evaluator: EvaluatorSpec
+    seed: int
+    key: str
+
+    def __call__(self) -> CandidateEvaluator:
+        """The evaluator.
+
+        Raises:
+            PruneTuneError: If this machine cannot load the task or loads another one.
+        """
+        return self.prepare().evaluator
+
+    def prepare(self) -> Prepared:
+        """Task and evaluator; built once in a process."""
+        if self.key not in _PREPARED:
+            task = load_task(self.task, self.seed)
+            evaluator = build_evaluator(task, self.evaluator, self.seed)
+            if evaluator.key != self.key:
+                raise EvaluationError(
+                    "A worker loaded another network, other data or another version of prunetune "
+                    "than the driver; give all machines the same files and packages."
+                )
+            _PREPARED[self.key] = Prepared(task, evaluator, self)
+        return _PREPARED[self.key]
+
+
+_PREPARED: dict[str, Prepared] = {}
+
+
+def prepare(
+    spec: SearchSpec, progress: Progress = SILENT, folder: RunFolder | None = None
+) -> Prepared:
+    """Load the task, build its evaluator, and check everything that a spec asks of them.
+
+    Args:
+        spec: The spec.
+        progress: Told of what takes long.
+        folder: Of the run that is resumed, which may hold the dense network's weights.
+
+    Raises:
+        PruneTuneError: If anything that the spec names is unknown, or a budget cannot be reached.
+    """
+    trials = comparison_trials(spec)
+    for trial in trials:
+        make_reward(trial.reward)
+        check_agent(trial.agent)
+    task_spec = spec.task
+    if folder is not None and task_spec.weights is None and (folder.path / _WEIGHTS).is_file():
+        task_spec = task_spec.model_copy(update={"weights": folder.path / _WEIGHTS})
+    evaluator_spec = EvaluatorSpec(
+        criterion=spec.criterion,
+        repair=spec.repair,
+        precision=spec.precision,
+        recalibration=spec.recalibration,
+        measures=spec.measures,
+    )
+    task = load_task(task_spec, spec.seed, progress)
+    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress)
+    structure = evaluator.groups.structure
+    costs = measured_costs(structure, evaluator.dense)
+    for trial in trials:
+        parse_budgets(trial.budgets, structure, costs, spec.smallest)
+    decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
+    return Prepared(task, evaluator, PreparedFactory(task_spec, decided, spec.seed, evaluator.key))

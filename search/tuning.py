@@ -1,0 +1,195 @@
+"""The searches of a run as one Ray Tune experiment, started or restored."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from ..errors import RunFolderError
+from ..models.progress import SILENT, Progress
+from .trainable import ACCURACY, SearchTrial, TrialContext
+from .trials import TrialSpec
+
+__all__ = ["Ended", "run_trials"]
+
+_QUIET_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended.
+
+    Attributes:
+        failure: Why it ended early, or ``None``.
+    """
+
+    failure: str | None
+
+
+def run_trials(
+    folder: Path,
+    trials: Sequence[TrialSpec],
+    context: TrialContext,
+    concurrent: int,
+    progress: Progress,
+) -> dict[str, Ended]:
+    """Run all trials, or the rest of them where an earlier process was interrupted.
+
+    Args:
+        folder: ``RUN/tune``.
+        trials: All of them, in order.
+        context: What they share.
+        concurrent: Trials at the same time.
+        progress: Told how they get on.
+
+    Returns:
+        How each trial ended, by name.
+
+    Raises:
+        KeyboardInterrupt: If the user stopped it; everything is there to be resumed.
+    """
+    _be_quiet()
+    shared = context.model_dump(mode="json")
+    trainable = tune.with_parameters(SearchTrial, context=shared)
+    total = len(trials) * context.evaluations
+    _ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
+    progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
+    try:
+        results = _tuner(folder, trainable, trials, concurrent).fit()
+    finally:
+        _ReportProgress.begin(SILENT, {}, 0)
+        progress.finish()
+    ended = {}
+    for result in results:
+        if result.error is None and not (result.metrics or {}).get("done"):
+            raise KeyboardInterrupt
+        name = str((result.config or {})["trial"]["name"])
+        ended[name] = Ended(_failure(result.error, result.metrics or {}))
+    return ended
+
+
+def _tuner(
+    folder: Path, trainable: Any, trials: Sequence[TrialSpec], concurrent: int
+) -> tune.Tuner:
+    space = {"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])}
+    if tune.Tuner.can_restore(str(folder)):
+        try:
+            return tune.Tuner.restore(
+                str(folder),
+                trainable=trainable,
+                param_space=space,
+                resume_unfinished=True,
+                resume_errored=True,
+            )
+        except Exception as error:
+            raise RunFolderError(
+                f"Ray Tune's state in {folder} cannot be restored ({error}); evaluations and "
+                "histories are intact."
+            ) from error
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=1, num_to_keep=3, checkpoint_at_end=True
+            ),
+            failure_config=tune.FailureConfig(max_failures=2),
+            callbacks=[_ReportProgress()],
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return str(trial.config["trial"]["name"])
+
+
+def _failure(error: Exception | None, metrics: Mapping[str, Any]) -> str | None:
+    if error is None:
+        failure = metrics.get("failure")
+        return None if failure is None else str(failure)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _be_quiet() -> None:
+    # Tune's own reporter prints tables of hyperparameters; ours says what matters here.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    for name in ("ray.tune", "ray.rllib", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _ReportProgress(tune.Callback):
+    """Progress of all trials. Tune pickles its callbacks, so what cannot be is kept apart."""
+
+    progress: ClassVar[Progress] = SILENT
+    trials: ClassVar[Mapping[str, TrialSpec]] = {}
+    evaluations: ClassVar[int] = 0
+    seen: ClassVar[dict[str, int]] = {}
+    last_note: ClassVar[float] = 0.0
+
+    @classmethod
+    def begin(cls, progress: Progress, trials: Mapping[str, TrialSpec], evaluations: int) -> None:
+        """Report to ``progress`` from now on."""
+        cls.progress, cls.trials, cls.evaluations = progress, trials, evaluations
+        cls.seen = {}
+        cls.last_note = time.monotonic()
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Advance, and now and then say how the trial gets on."""
+        cls = type(self)
+        name = _trial_name(trial)
+        done = int(result.get("evaluations", 0))
+        cls.progress.advance(max(0, done - cls.seen.get(name, 0)))
+        cls.seen[name] = max(done, cls.seen.get(name, 0))
+        now = time.monotonic()
+        if result.get("done") or now - cls.last_note > _QUIET_SECONDS:
+            cls.last_note = now
+            cls.progress.note(self._line(name, result))
+        if result.get("done"):
+            # A trial may end before it has asked for everything it might.
+            cls.progress.advance(max(0, cls.evaluations - done))
+
+    def _line(self, name: str, result: Mapping[str, Any]) -> str:
+        cls = type(self)
+        title = cls.trials[name].title if name in cls.trials else name
+        if result.get("failure"):
+            return f"{title}: ended early: {result['failure']}"
+        budgets = cls.trials[name].budgets if name in cls.trials else {}
+        parts = [f"{result.get('evaluations', 0)} of {cls.evaluations} evaluations"]
+        if "best_reward" in result:
+            parts.append(f"best feasible reward {result['best_reward']:.4f}")
+            accuracy = result.get(f"best_{ACCURACY}", math.nan)
+            if math.isfinite(accuracy):
+                parts.append(f"accuracy {100 * accuracy:.2f} %")
+            parts += [f"{cost} {result[f'best_{cost}']:.3f}" for cost in budgets]
+        else:
+            parts.append("nothing feasible yet")
+        for cost in budgets:
+            if (key := f"multipliers/{cost}") in result:
+                parts.append(f"multiplier {result[key]:.3f}")
+        return f"{title}: {', '.join(parts)}"
