@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import tune
 
 from ..envs.problem import Outcome, PruningProblem
-from ..errors import EvaluationError
+from ..errors import EvaluationError, PluginError, SpecError
 from .agents import Agent, make_agent
 from .history import AskedCandidate, TrialHistory
 from .problem_spec import ProblemSpec
@@ -84,13 +84,27 @@ class SearchTrial(tune.Trainable):
         """Build the agent."""
         torch.set_num_threads(1)
         self._context = TrialContext.model_validate(context)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial: starting a process and importing RLlib takes seconds."""
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
         trial = TrialSpec.model_validate(config["trial"])
         environment = self._context.problem(trial)
         self._problem: PruningProblem = environment.build()
         evaluations = self._context.evaluations
-        self._agent: Agent = make_agent(
-            trial.agent, self._problem, environment, trial.seed, evaluations
-        )
+        self._agent: Agent | None = None
+        self._failure: str | None = None
+        try:
+            self._agent = make_agent(
+                trial.agent, self._problem, environment, trial.seed, evaluations
+            )
+        except (PluginError, SpecError) as error:
+            self._failure = str(error)
         self._history = TrialHistory(self._context.histories / trial.name)
         self._restored_here = False
         self._asked = 0
@@ -102,6 +116,8 @@ class SearchTrial(tune.Trainable):
             # Iterations after the checkpoint are repeated, and perhaps fewer of them.
             self._history.drop_after(self.iteration - 1)
             self._restored_here = True
+        if self._agent is None:
+            return self._report(done=True, failure=self._failure)
         try:
             iteration = self._agent.iterate(self._context.evaluations - self._asked)
         except EvaluationError as error:
@@ -112,29 +128,31 @@ class SearchTrial(tune.Trainable):
         self._history.write(self.iteration, rows)
         self._asked += len(rows)
         self._remember_best(iteration.outcome)
+        share = {"feasible_share": float(iteration.outcome.feasible.mean())}
         return self._report(
-            done=self._asked >= self._context.evaluations,
-            feasible_share=float(iteration.outcome.feasible.mean()),
-            **iteration.figures,
+            done=self._asked >= self._context.evaluations, **{**iteration.figures, **share}
         )
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the agent and the counts."""
         folder = Path(checkpoint_dir)
-        self._agent.save(folder)
+        if self._agent is not None:
+            self._agent.save(folder)
         (folder / _PROGRESS).write_text(json.dumps({"asked": self._asked, "best": self._best}))
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from what `save_checkpoint` wrote."""
         folder = Path(checkpoint)
-        self._agent.load(folder)
+        if self._agent is not None:
+            self._agent.load(folder)
         progress = json.loads((folder / _PROGRESS).read_text())
         self._asked, self._best = progress["asked"], progress["best"]
         self._restored_here = False
 
     def cleanup(self) -> None:
         """Stop the agent."""
-        self._agent.stop()
+        if self._agent is not None:
+            self._agent.stop()
 
     def _rows(self, widths: list[list[int]], outcome: Outcome) -> list[AskedCandidate]:
         names = [budget.cost for budget in self._problem.budgets]

@@ -44,7 +44,8 @@ class TrialSpec(BaseModel):
 def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
     """All trials of a comparison; of a search, whose grid is empty, the only one.
 
-    Trials of one seed follow each other, so that an interrupted comparison ends with whole seeds rather than with whole rewards.
+    Trials of one seed follow each other, so that an interrupted comparison has whole
+    seeds rather than whole rewards.
     """
     compare = spec.compare
     return _grid(

@@ -72,8 +72,8 @@ def run_trials(
     for result in results:
         if result.error is None and not (result.metrics or {}).get("done"):
             raise KeyboardInterrupt
-        name = str((result.config or {})["trial"]["name"])
-        ended[name] = Ended(_failure(result.error, result.metrics or {}))
+        # A trial that never reported has no configuration here; its folder bears its name.
+        ended[Path(result.path).name] = Ended(_failure(result.error, result.metrics or {}))
     return ended
 
 
@@ -100,6 +100,7 @@ def _tuner(
         param_space=space,
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
+            reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -129,11 +130,12 @@ def _failure(error: Exception | None, metrics: Mapping[str, Any]) -> str | None:
 
 
 def _be_quiet() -> None:
-    # Tune's own reporter prints tables of hyperparameters; ours says what matters here.
+    # Tune's own reporter prints tables of hyperparameters and whole tracebacks of trials, whose
+    # errors are in the summary; ours says what matters here.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.rllib", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _ReportProgress(tune.Callback):

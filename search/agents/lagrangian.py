@@ -27,6 +27,8 @@ __all__ = ["LagrangianAgent", "candidates_per_iteration"]
 _ENVIRONMENT = "prunetune-pruning"
 _CHECKPOINT = "lagrangian-ppo"
 
+_ITERATIONS = 8
+
 
 class _RememberingPPO(LagrangianPPO):
     """Keeps the episodes of the last iteration, wherever they were sampled."""
@@ -55,12 +57,14 @@ class LagrangianAgent(Agent):
         minibatch_size: Steps of one update.
         entropy: Weight of the policy's entropy.
         std: Standard deviation of actions that the policy starts with.
+        final_std: What it may at most be at the end; the bound falls linearly from ``std``.
         hidden: Sizes of the hidden layers of policy and critics.
         multiplier_rule: How the multipliers move, "lagrange" or "pid".
         multiplier_learning_rate: Step of "lagrange".
         multiplier_damping: Damping of "lagrange".
         multiplier_max: Largest value of a multiplier.
-        cost_margin: Share of each limit that the mean cost keeps free.
+        deviations: The mean cost plus so many standard deviations of the costs is held at the
+            limit, so that most candidates keep it and not only their mean.
     """
 
     name = "ppo-lagrangian"
@@ -76,15 +80,16 @@ class LagrangianAgent(Agent):
         env_runners: int = 0,
         learning_rate: float = 3e-3,
         epochs: int = 10,
-        minibatch_size: int = 256,
+        minibatch_size: int = 128,
         entropy: float = 0.0,
         std: float = 0.3,
+        final_std: float = 0.1,
         hidden: Sequence[int] = (64, 64),
         multiplier_rule: Literal["lagrange", "pid"] = "lagrange",
         multiplier_learning_rate: float = 1.0,
         multiplier_damping: float = 5.0,
         multiplier_max: float = 100.0,
-        cost_margin: float = 0.0,
+        deviations: float = 1.0,
     ) -> None:
         super().__init__(problem, seed, evaluations)
         count = candidates or candidates_per_iteration(evaluations)
@@ -93,6 +98,8 @@ class LagrangianAgent(Agent):
         register_env(_ENVIRONMENT, _make_environment)
         steps = self.candidates * len(problem.structure.groups)
         runners = max(env_runners, 1)
+        last_step = max(evaluations, 1) * len(problem.structure.groups)
+        bound = [[0, std], [last_step, min(std, final_std)]]
         config = (
             LagrangianPPOConfig(algo_class=_RememberingPPO)
             .environment(_ENVIRONMENT, env_config={"problem": environment.model_dump(mode="json")})
@@ -116,9 +123,9 @@ class LagrangianAgent(Agent):
                 multiplier_learning_rate=multiplier_learning_rate,
                 multiplier_damping=multiplier_damping,
                 multiplier_max=multiplier_max,
-                margin=cost_margin,
+                deviations=deviations,
             )
-            .initial_policy(std=std)
+            .exploration(std=std, max_std=bound)
             .debugging(seed=seed, log_level="ERROR")
         )
         self._algorithm: _RememberingPPO = config.build_algo()
@@ -166,15 +173,14 @@ def candidates_per_iteration(evaluations: int, about: int = 32) -> int:
 
     Args:
         evaluations: At least 1.
-        about: The number wished for.
+        about: The number wished for; fewer where that would leave less than 8 iterations.
 
     Returns:
         The divisor of ``evaluations`` nearest to ``about`` between 3/4 and 5/4 of it; where there
         is none, the number in that range that leaves the fewest unused.
     """
-    if evaluations <= about:
-        # Several iterations, or nothing is learned at all.
-        about = max(1, evaluations // 4)
+    # Without several iterations nothing is learned at all.
+    about = max(1, min(about, evaluations // _ITERATIONS))
     choices = range(max(1, about * 3 // 4), max(1, about * 5 // 4) + 1)
     return min(choices, key=lambda count: (evaluations % count, abs(count - about)))
 
