@@ -20,6 +20,7 @@ from ..models.batchnorm import recalibrate_batchnorm
 from ..models.candidates import CandidateBuilder, Repair
 from ..models.fusion import Precision, cast_network, fold_batchnorm, resolve_precision
 from ..models.groups import ChannelGroups
+from ..models.inference import plan_inference
 from ..models.progress import SILENT, Progress
 from ..models.statistics import gather_statistics
 from ..models.structure import Widths
@@ -34,7 +35,7 @@ __all__ = ["CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 _VERSION = "1"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
-_CPU_BATCH, _GPU_BATCH = 50, 1000
+_CPU_BATCH, _GPU_BATCH = 100, 1000
 
 
 class EvaluatorSpec(BaseModel):
@@ -47,7 +48,7 @@ class EvaluatorSpec(BaseModel):
         precision: ``auto`` takes bf16 where the processor computes with it and the dense
             network's accuracy stays within 0.2 points.
         recalibration: Calibration images that BatchNorm statistics are re-estimated on. Measured
-            on ResNet-56 at half width: 128, 256, 512 and 2,000 images differ by 0.3 points.
+            on ResNet-56 at eight widths: 64 and 512 images differ by 0.4 points on average.
         measures: What is computed of every candidate.
     """
 
@@ -56,7 +57,7 @@ class EvaluatorSpec(BaseModel):
     criterion: str = "activation-residual"
     repair: Repair = "quick"
     precision: Precision = "auto"
-    recalibration: int = Field(default=128, ge=1)
+    recalibration: int = Field(default=64, ge=1)
     measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
 
 
@@ -97,6 +98,7 @@ class CandidateEvaluator:
         dense = cast_network(task.network, precision, device)
         with torch.inference_mode():
             folded = fold_batchnorm(dense, builder.statistics.norms)
+            self._plan = plan_inference(folded) if device.type == "cpu" else None
             self._dense_outputs = tuple(
                 folded(images).float() for images in self._images.validation
             )
@@ -165,10 +167,13 @@ class CandidateEvaluator:
 
     def _batches(self, network: nn.Module) -> Iterator[Batch]:
         images = self._images
+        fused = None if self._plan is None else self._plan.prepare(network)
         for inputs, labels, dense in zip(
             images.validation, images.labels, self._dense_outputs, strict=True
         ):
-            yield Batch(network(inputs).float(), labels, dense)
+            # Most measures listen to the first images only; nothing can listen inside a fused one.
+            chosen = network if fused is None or _is_heard(network) else fused
+            yield Batch(chosen(inputs).float(), labels, dense)
 
 
 def build_evaluator(
@@ -199,6 +204,11 @@ def build_evaluator(
             precision = "fp32"
     measures = make_measures(spec.measures)
     return CandidateEvaluator(task, spec, builder, measures, device, precision)
+
+
+def _is_heard(network: nn.Module) -> bool:
+    """Whether a measure listens to any part of the network."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def _bf16_difference(task: PruningTask, device: torch.device) -> float:
