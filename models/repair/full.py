@@ -88,7 +88,7 @@ class _Refit:
             if outputs is not None
         }
         self._means = {
-            name: self._kept_part(name, dense.get_submodule(norm).running_mean)
+            name: self._kept_part(name, _running_mean(dense.get_submodule(norm)))
             for name, norm in norms.items()
         }
         # Before the first slimmed layer the slim network computes what the dense one does.
@@ -201,6 +201,11 @@ class _Refit:
     def _kept_part(self, name: str, values: Tensor) -> Tensor:
         """``values`` [C] of the outputs that the slim layer has."""
         return values[self._outputs[name]] if name in self._outputs else values
+
+
+def _running_mean(norm: nn.Module) -> Tensor:
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
+    return norm.running_mean
 
 
 def _ridge_regression(

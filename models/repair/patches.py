@@ -63,11 +63,13 @@ def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) ->
     left, right, top, bottom = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
-    rows_first = padded.permute(0, 2, 3, 1).contiguous()
+    height, width = padded.shape[2:]
+    rows_first = padded.permute(0, 2, 3, 1).reshape(-1, padded.shape[1])
     (kernel_height, kernel_width), (down, across) = layer.kernel_size, layer.dilation
-    top_row, left_column = sites.row * layer.stride[0], sites.column * layer.stride[1]
+    corner = (sites.image * height + sites.row * layer.stride[0]) * width
+    corner = corner + sites.column * layer.stride[1]
     positions = [
-        rows_first[sites.image, top_row + row * down, left_column + column * across]
+        rows_first.index_select(0, corner + (row * down * width + column * across))
         for row in range(kernel_height)
         for column in range(kernel_width)
     ]
