@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +20,7 @@ from rich.progress import Progress as Bars
 
 from .models.progress import PlainProgress, Progress
 
-__all__ = ["LiveProgress", "make_progress"]
+__all__ = ["LiveProgress", "shown_progress"]
 
 
 class LiveProgress(Progress):
@@ -65,7 +67,16 @@ class LiveProgress(Progress):
         self._bars = self._step = None
 
 
-def make_progress() -> Progress:
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
     """Live on a terminal, plain lines elsewhere; on standard error, so results can be piped."""
     console = Console(stderr=True)
-    return LiveProgress(console) if console.is_terminal else PlainProgress(sys.stderr)
+    if not console.is_terminal:
+        yield PlainProgress(sys.stderr)
+        return
+    live = LiveProgress(console)
+    try:
+        yield live
+    finally:
+        # A bar that is left running would hide the terminal's cursor.
+        live.finish()

@@ -74,7 +74,10 @@ def _plainly(command: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"Error: {' '.join(message.split())}", err=True)
+    sentence = " ".join(message.split())
+    # What a user's own object raised rarely ends like a sentence.
+    end = "" if sentence.endswith((".", "?", "!")) else "."
+    typer.echo(f"Error: {sentence}{end}", err=True)
     raise typer.Exit(_USER_MISTAKE)
 
 
@@ -153,19 +156,17 @@ def compare(
 
 
 def _run(spec: SearchSpec, output: Path | None, as_json: bool, comparison: bool) -> None:
-    from ._console import make_progress
+    from ._console import shown_progress
     from .search.comparison import run_comparison, run_search
 
     if output is not None:
         spec = spec.model_copy(update={"output": output})
-    progress = make_progress()
     began = time.time()
     try:
-        summary = (run_comparison if comparison else run_search)(spec, progress)
+        with shown_progress() as progress:
+            summary = (run_comparison if comparison else run_search)(spec, progress)
     except KeyboardInterrupt:
         _interrupted(_begun_since(began, spec.output))
-    finally:
-        progress.finish()
     _conclude(summary.folder, as_json)
 
 
@@ -185,16 +186,14 @@ def resume(
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
-    from ._console import make_progress
+    from ._console import shown_progress
     from .search.comparison import resume_run
 
-    progress = make_progress()
     try:
-        summary = resume_run(run, progress, evaluations=evaluations)
+        with shown_progress() as progress:
+            summary = resume_run(run, progress, evaluations=evaluations)
     except KeyboardInterrupt:
         _interrupted(run)
-    finally:
-        progress.finish()
     _conclude(summary.folder, as_json)
 
 

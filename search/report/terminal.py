@@ -24,7 +24,8 @@ def terminal_results(results: Results) -> RenderableType:
     ]
     table = Table()
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number < 3 else "right", overflow="fold")
+        text = number < 3
+        table.add_column(heading, justify="left" if text else "right", no_wrap=text)
     for row in comparison_rows(results):
         table.add_row(*displayed(row, results))
     lines.append(table)
@@ -44,5 +45,5 @@ def print_results(results: Results, console: Console | None = None) -> None:
     """Print `terminal_results`; wide enough for a log where there is no terminal."""
     console = console or Console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, 150))
+        console = Console(file=console.file, width=max(console.width, 160))
     console.print(terminal_results(results))
