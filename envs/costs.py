@@ -91,9 +91,14 @@ class TableCost(Cost):
 
 
 class FlopsCost(TableCost):
-    """FLOPs at batch 1, counted as 2 x multiply-accumulates of convolutions and linear layers."""
+    """FLOPs at batch 1, counted as 2 x multiply-accumulates."""
 
     name = "flops"
+
+    @property
+    def constant(self) -> float:
+        """FLOPs of operations that the tables do not list."""
+        return float(self._structure.other_flops)
 
     def layers(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
         """See :meth:`TableCost.layers`."""

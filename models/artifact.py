@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import NetworkError, PruneTuneError
 from .coupling import GroupScope, trace_channel_groups
 from .groups import ChannelGroups
+from .layers import count_flops
 from .slimming import slim
 from .weights import load_weights, save_weights
 from .zoo import build_network
 
-__all__ = ["Artifact", "count_flops", "load_artifact", "save_artifact", "verify_artifact"]
+__all__ = ["Artifact", "load_artifact", "save_artifact", "verify_artifact"]
 
 DESCRIPTION, WEIGHTS = "pruning.json", "model.safetensors"
 _FORMAT = 1
@@ -75,6 +76,7 @@ def save_artifact(
         WeightsError: If the folder cannot be written.
     """
     example = torch.zeros(1, *input_shape)
+    save_weights(network.state_dict(), folder / WEIGHTS)
     description = {
         "format": _FORMAT,
         "network": {
@@ -83,6 +85,7 @@ def save_artifact(
             "input_shape": list(input_shape),
             "groups": scope,
         },
+        "weights_sha256": _digest(folder / WEIGHTS),
         "kept": {name: [int(unit) for unit in units] for name, units in kept.items()},
         "widths": {name: len(units) for name, units in kept.items()},
         "provenance": dict(provenance),
@@ -92,7 +95,6 @@ def save_artifact(
             "params": _count_params(network),
         },
     }
-    save_weights(network.state_dict(), folder / WEIGHTS)
     partial = folder / f".{DESCRIPTION}.partial"
     partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / DESCRIPTION)
@@ -115,16 +117,18 @@ def load_artifact(folder: Path) -> Artifact:
         groups = trace_channel_groups(network, torch.zeros(1, *shape), spec["groups"])
         kept = description["kept"]
         units = [np.array(kept[group.name], dtype=np.int64) for group in groups]
+        claimed = [description["widths"][group.name] for group in groups]
     except (KeyError, TypeError, ValueError) as error:
         raise NetworkError(
             f"The artifact {folder} does not describe its network ({type(error).__name__}: "
             f"{error}); write it again."
         ) from error
-    for group, chosen in zip(groups, units, strict=True):
-        if not len(chosen) or chosen.min() < 0 or chosen.max() >= group.size:
+    for group, chosen, width in zip(groups, units, claimed, strict=True):
+        whole = chosen.ndim == 1 and len(chosen) and np.array_equal(chosen, np.unique(chosen))
+        if not whole or len(chosen) != width or not 0 <= chosen.min() <= chosen.max() < group.size:
             raise NetworkError(
-                f"The artifact {folder} keeps units of {group.name} that it does not have; "
-                "its pruning.json was changed."
+                f"The artifact {folder} does not keep 1 to {group.size} units of {group.name} as "
+                "its widths say; its pruning.json was changed."
             )
     slimmed = slim(network, groups, units)
     load_weights(slimmed, folder / WEIGHTS)
@@ -147,33 +151,49 @@ def verify_artifact(folder: Path) -> dict[str, Any]:
     """
     artifact = load_artifact(folder)
     structure = artifact.groups.structure
-    shape = artifact.description["network"]["input_shape"]
-    measured = artifact.description["measured"]
+    description = artifact.description
+    shape = description["network"]["input_shape"]
+    if description.get("weights_sha256") != _digest(folder / WEIGHTS):
+        raise NetworkError(
+            f"The weights in {folder} are not those that its pruning.json describes; "
+            "one of the two was changed after they were written."
+        )
+    try:
+        measured = description["measured"]
+        claimed = {name: int(measured[name]) for name in ("flops", "params")}
+        budgets = {
+            name: float(limit)
+            for name, limit in description["provenance"].get("budgets", {}).items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NetworkError(
+            f"The artifact {folder} does not say what was measured on it ({type(error).__name__}: "
+            f"{error}); write it again."
+        ) from error
     counts = {
         "flops": (
-            measured["flops"],
+            claimed["flops"],
             int(structure.flops(artifact.widths)),
             count_flops(artifact.network, torch.zeros(1, *shape)),
         ),
         "params": (
-            measured["params"],
+            claimed["params"],
             int(structure.params(artifact.widths)),
             _count_params(artifact.network),
         ),
     }
-    for name, (claimed, table, counted) in counts.items():
-        if not claimed == table == counted:
+    for name, (written, table, counted) in counts.items():
+        if not written == table == counted:
             raise NetworkError(
-                f"The artifact {folder} claims {claimed} {name}, its tables say {table} and its "
+                f"The artifact {folder} claims {written} {name}, its tables say {table} and its "
                 f"network has {counted}; it was changed after it was written."
             )
     fractions = {
         "flops": counts["flops"][2] / structure.dense_flops,
         "params": counts["params"][2] / structure.dense_params,
     }
-    budgets = artifact.description["provenance"].get("budgets", {})
     for name, limit in budgets.items():
-        if name in fractions and fractions[name] > float(limit):
+        if name in fractions and fractions[name] > limit:
             raise PruneTuneError(
                 f"The artifact {folder} needs {fractions[name]:.4f} of the dense network's {name}, "
                 f"more than its budget of {limit}."
@@ -184,24 +204,13 @@ def verify_artifact(folder: Path) -> dict[str, Any]:
         "params": counts["params"][2],
         "params_fraction": fractions["params"],
         "budgets": budgets,
-        "widths": artifact.description["widths"],
+        "widths": description["widths"],
         "measured": measured,
     }
 
 
-def count_flops(network: nn.Module, example_input: torch.Tensor) -> int:
-    """FLOPs at batch 1 by ``torch.utils.flop_counter`` (2 x multiply-accumulates).
-
-    Args:
-        network: Any network; its mode is not changed for longer than the count.
-        example_input: One image [1, C, H, W].
-    """
-    training = network.training
-    network.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(example_input)
-    network.train(training)
-    return int(counter.get_total_flops())
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _count_params(network: nn.Module) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch_pruning.ops import OPTYPE
 
 from ..errors import NetworkError
 from .groups import Axis, ChannelGroup, ChannelGroups, Member
-from .layers import LayerCall, is_depthwise, record_layer_calls
+from .layers import LayerCall, count_flops, is_depthwise, record_layer_calls
 from .slimming import ignore_removed, slim
 from .structure import GroupInfo, LayerInfo, LayerKind, Share, Structure
 from .zoo.shortcut import PadShortcut
@@ -33,8 +34,8 @@ def trace_channel_groups(
     """Find the channel groups of a network.
 
     The coupling comes from Torch-Pruning's dependency graph and is then checked: the slim network
-    must equal the dense one that ignores the removed channels where it reads them. Groups that
-    fail, or that run through layers we cannot slim, are left alone.
+    must equal the dense one that ignores the removed channels where it reads them, and cost what
+    the tables say. Groups that fail, or that run through layers we cannot slim, are left alone.
 
     Args:
         network: The dense network; it is not changed.
@@ -45,15 +46,24 @@ def trace_channel_groups(
         NetworkError: If the network cannot be traced or no group remains.
     """
     calls = record_layer_calls(network, example_input)
-    found, left_alone = _coupled_channels(network, example_input, calls)
+    order = {call.name: position for position, call in enumerate(calls)}
+    called_once = {call.name for call in calls if call.times == 1}
+    found, left_alone = _coupled_channels(network, example_input, order, called_once)
     groups = []
-    for group in sorted(found, key=lambda group: _position(calls, group.name)):
+    for group in sorted(found, key=lambda group: order[group.name]):
         if scope == "inner" and _is_stream(group, network):
             left_alone[group.name] = "several layers add to it (a residual stream)"
         elif not _is_sound(network, example_input, group):
             left_alone[group.name] = "its channels are mixed in a way we cannot trace"
         else:
             groups.append(group)
+    structure = _tabulate(network, example_input, calls, groups)
+    if not _is_exact(network, groups, structure, range(len(groups))):
+        for index, group in enumerate(groups):
+            if not _is_exact(network, groups, structure, [index]):
+                left_alone[group.name] = "operations on its channels are in no cost table"
+        groups = [group for group in groups if group.name not in left_alone]
+        structure = _tabulate(network, example_input, calls, groups)
     if not groups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_alone.items())
         raise NetworkError(
@@ -61,13 +71,11 @@ def trace_channel_groups(
             + (f" ({reasons})" if reasons else "")
             + "; use a convolutional network with at least two layers in a row."
         )
-    return ChannelGroups(
-        tuple(groups), _tabulate(network, example_input, calls, groups), left_alone
-    )
+    return ChannelGroups(tuple(groups), structure, left_alone)
 
 
 def _coupled_channels(
-    network: nn.Module, example_input: Tensor, calls: Sequence[LayerCall]
+    network: nn.Module, example_input: Tensor, order: Mapping[str, int], called_once: set[str]
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     surrogate = _without_pad_shortcuts(network)
     names = {module: name for name, module in surrogate.named_modules()}
@@ -82,7 +90,6 @@ def _coupled_channels(
             f"The network cannot be traced for coupled channels ({type(error).__name__}: {error}); "
             "give its awkward part a plain convolutional form."
         ) from error
-    called_once = {call.name for call in calls if call.times == 1}
     groups: list[ChannelGroup] = []
     left_alone: dict[str, str] = {}
     for raw in raw_groups:
@@ -95,8 +102,8 @@ def _coupled_channels(
         ]
         if not producers or any(item.dep.target.type == OPTYPE.PARAMETER for item in raw):
             continue
-        name = min(producers, key=lambda layer: _position(calls, layer))
-        outcome = _read_group(raw, graph, names, network, name, called_once)
+        name = min(producers, key=lambda layer: order.get(layer, len(order)))
+        outcome = _read_group(raw, graph, names, network, name, order, called_once)
         if isinstance(outcome, str):
             left_alone[name] = outcome
         elif any(True for _ in outcome.readers()):  # channels that nobody reads are the outputs
@@ -124,16 +131,13 @@ def _without_pad_shortcuts(network: nn.Module) -> nn.Module:
     return surrogate
 
 
-def _position(calls: Sequence[LayerCall], layer: str) -> int:
-    return next(position for position, call in enumerate(calls) if call.name == layer)
-
-
 def _read_group(
     raw: torch_pruning.Group,
     graph: torch_pruning.DependencyGraph,
     names: dict[nn.Module, str],
     network: nn.Module,
     name: str,
+    order: Mapping[str, int],
     called_once: set[str],
 ) -> ChannelGroup | str:
     """The group in our own terms, or the reason why it is left alone."""
@@ -164,6 +168,7 @@ def _read_group(
             if not np.array_equal(member.channels[:, 0], np.arange(size)):
                 return f"its channels are reordered before the grouped convolution {layer}"
             folds.add(original.groups)
+    members.sort(key=lambda member: order[member.layer])
     if len(folds) > 1:
         return "it runs through grouped convolutions of different group counts"
     fold = folds.pop() if folds else 1
@@ -205,6 +210,20 @@ def _is_sound(network: nn.Module, example_input: Tensor, group: ChannelGroup) ->
     return bool(torch.allclose(slimmed, masked, atol=1e-4 * scale, rtol=1e-3))
 
 
+def _is_exact(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    structure: Structure,
+    halved: Iterable[int],
+) -> bool:
+    """Whether the tables have the FLOPs of the network with some groups at half width."""
+    units = [np.arange(group.size, dtype=np.int64) for group in groups]
+    for index in halved:
+        units[index] = units[index][::2]
+    counted = count_flops(slim(network, groups, units), torch.zeros(1, *structure.input_shape))
+    return counted == int(structure.flops([len(chosen) for chosen in units]))
+
+
 def _tabulate(
     network: nn.Module,
     example_input: Tensor,
@@ -222,26 +241,27 @@ def _tabulate(
         module = network.get_submodule(call.name)
         if isinstance(module, PadShortcut):
             continue
-        for _ in range(call.times):
-            layers.append(_layer_info(module, call, shares, groups))
-    listed = sum(
-        parameter.numel()
-        for call in calls
-        for parameter in network.get_submodule(call.name).parameters(recurse=False)
-    )
-    total = sum(parameter.numel() for parameter in network.parameters())
+        for sizes in zip(call.input_sizes, call.output_sizes, strict=True):
+            layers.append(_layer_info(module, call.name, *sizes, shares, groups))
     channels, height, width = example_input.shape[1:]
-    return Structure(
+    listed = Structure(
         groups=tuple(GroupInfo(group.name, group.size) for group in groups),
         layers=tuple(layers),
         input_shape=(int(channels), int(height), int(width)),
-        other_params=total - listed,
+    )
+    # What the table does not list, or lists twice, touches no group, so it is constant.
+    return replace(
+        listed,
+        other_flops=count_flops(network, example_input[:1]) - listed.dense_flops,
+        other_params=sum(each.numel() for each in network.parameters()) - listed.dense_params,
     )
 
 
 def _layer_info(
     module: nn.Module,
-    call: LayerCall,
+    name: str,
+    input_size: tuple[int, int],
+    output_size: tuple[int, int],
     shares: dict[tuple[str, Axis], list[tuple[int, int]]],
     groups: Sequence[ChannelGroup],
 ) -> LayerInfo:
@@ -265,12 +285,12 @@ def _layer_info(
             module.num_features,
             module.affine,
         )
-    read: Share = tuple(shares.get((call.name, "in"), ()))
-    written: Share = tuple(shares.get((call.name, "out"), ()))
+    read: Share = tuple(shares.get((name, "in"), ()))
+    written: Share = tuple(shares.get((name, "out"), ()))
     if kind in ("depthwise", "norm"):
         read = written
     return LayerInfo(
-        name=call.name,
+        name=name,
         kind=kind,
         inputs=read,
         fixed_inputs=inputs - sum(groups[group].size * per_unit for group, per_unit in read),
@@ -278,8 +298,8 @@ def _layer_info(
         fixed_outputs=outputs - sum(groups[group].size * per_unit for group, per_unit in written),
         kernel=kernel,
         stride=stride,
-        input_size=call.input_size,
-        output_size=call.output_size,
+        input_size=input_size,
+        output_size=output_size,
         groups=convolution_groups,
         bias=bias,
     )

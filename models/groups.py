@@ -44,7 +44,7 @@ class ChannelGroup:
     Attributes:
         name: Name of the layer that produces the channels (the first one of several).
         size: Units in the dense network.
-        members: Every side of every layer that the group runs through.
+        members: Every side of every layer that the group runs through, in the order of execution.
     """
 
     name: str

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import NetworkError
 from .zoo.shortcut import PadShortcut
 
-__all__ = ["LayerCall", "is_depthwise", "norms_after", "record_layer_calls"]
+__all__ = [
+    "LayerCall",
+    "count_flops",
+    "is_depthwise",
+    "map_size",
+    "norms_after",
+    "record_layer_calls",
+]
 
 _LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, PadShortcut)
 
@@ -21,15 +34,31 @@ class LayerCall:
 
     Attributes:
         name: Qualified module name.
-        times: Calls in one forward pass.
-        input_size: Height and width of the (first) input; (1, 1) where it has no map.
-        output_size: Height and width of the (first) output; (1, 1) where it has no map.
+        input_sizes: Height and width of the input of each call, as :func:`map_size` has them.
+        output_sizes: Height and width of the output of each call.
     """
 
     name: str
-    times: int
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
+    input_sizes: tuple[tuple[int, int], ...]
+    output_sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def times(self) -> int:
+        """Calls in one forward pass."""
+        return len(self.output_sizes)
+
+
+def map_size(layer: nn.Module, values: Tensor) -> tuple[int, int]:
+    """Height and width of the map that a layer reads or writes; (1, 1) where there is no map.
+
+    Args:
+        layer: Any layer.
+        values: Its input or output, [n, C, H, W] or [n, C]; of a linear layer [n, ..., C], all of
+            whose positions count as height.
+    """
+    if isinstance(layer, nn.Linear):
+        return math.prod(values.shape[1:-1]), 1
+    return (int(values.shape[2]), int(values.shape[3])) if values.dim() == 4 else (1, 1)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -59,9 +88,8 @@ def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerC
         previous = calls.get(name)
         calls[name] = LayerCall(
             name,
-            previous.times + 1 if previous else 1,
-            previous.input_size if previous else _map_size(inputs[0]),
-            previous.output_size if previous else _map_size(output),
+            (*(previous.input_sizes if previous else ()), map_size(module, inputs[0])),
+            (*(previous.output_sizes if previous else ()), map_size(module, output)),
         )
 
     handles = [
@@ -81,6 +109,21 @@ def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerC
     return list(calls.values())
 
 
+def count_flops(network: nn.Module, example_input: Tensor) -> int:
+    """FLOPs at batch 1 by ``torch.utils.flop_counter`` (2 x multiply-accumulates).
+
+    Args:
+        network: Any network; its mode is not changed for longer than the count.
+        example_input: One image [1, C, H, W].
+    """
+    training = network.training
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(example_input)
+    network.train(training)
+    return int(counter.get_total_flops())
+
+
 def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     """Which BatchNorm reads each convolution's or linear layer's output directly.
 
@@ -89,20 +132,25 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
         example_input: Images [n, C, H, W].
 
     Returns:
-        Layer name to BatchNorm name, for layers whose output goes straight into one.
+        Layer name to BatchNorm name, for layers whose output goes straight into one and nowhere
+        else. Both run once, and the BatchNorm has running statistics.
     """
     produced: dict[int, tuple[str, Tensor]] = {}
     pairs: dict[str, str] = {}
+    calls: Counter[str] = Counter()
     names = {module: name for name, module in network.named_modules()}
+    uses = _CountUses()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[names[module]] += 1
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             source = produced.get(id(inputs[0]))
-            if source is not None:
+            if source is not None and module.running_mean is not None:
                 pairs[source[0]] = names[module]
         else:
             # Holding the tensor keeps its id from being reused by a later one.
             produced[id(output)] = (names[module], output)
+            uses.of[id(output)] = 0
 
     handles = [
         module.register_forward_hook(record)
@@ -110,13 +158,42 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d))
     ]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), uses:
             network(example_input)
     finally:
         for handle in handles:
             handle.remove()
-    return pairs
+    used_once = {name for key, (name, _) in produced.items() if uses.of[key] == 1}
+    return {
+        layer: norm
+        for layer, norm in pairs.items()
+        if layer in used_once and calls[layer] == calls[norm] == 1
+    }
 
 
-def _map_size(tensor: Tensor) -> tuple[int, int]:
-    return (int(tensor.shape[2]), int(tensor.shape[3])) if tensor.dim() == 4 else (1, 1)
+class _CountUses(TorchFunctionMode):
+    """Counts the functions that compute something from a tensor.
+
+    Attributes:
+        of: Uses so far by the tensor's id; others are not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[int, int] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Count and pass on."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor | tuple | list) and not isinstance(result, torch.Size):
+            for each in (*args, *(kwargs or {}).values()):
+                for value in each if isinstance(each, tuple | list) else (each,):
+                    if isinstance(value, Tensor) and id(value) in self.of:
+                        self.of[id(value)] += 1
+        return result

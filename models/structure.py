@@ -51,8 +51,9 @@ class LayerInfo:
         fixed_outputs: Output channels that no group decides.
         kernel: Kernel height and width; (1, 1) for linear and normalisation layers.
         stride: Stride along the height; 1 for linear and normalisation layers.
-        input_size: Height and width of the input map; (1, 1) for a linear layer.
-        output_size: Height and width of the output map; (1, 1) for a linear layer.
+        input_size: Height and width of the input map; (1, 1) where there is none. A linear layer
+            that is applied at many positions has them all as height.
+        output_size: Height and width of the output map, likewise.
         groups: Convolution groups (1 for a depthwise layer, whose kind says it all).
         bias: Whether it has a bias (for a normalisation layer: whether it has an affine map).
     """
@@ -75,21 +76,24 @@ class LayerInfo:
 class Structure:
     """Groups and layers of a network: exact costs of any candidate without building it.
 
-    FLOPs are 2 x multiply-accumulates of convolutions and linear layers at batch 1, without the
-    additions of biases; this is the convention of ``torch.utils.flop_counter``. Parameters count
-    every learnable number of convolutions, linear and normalisation layers.
+    FLOPs are 2 x multiply-accumulates at batch 1, without the additions of biases; this is the
+    convention of ``torch.utils.flop_counter``. Parameters are all learnable numbers.
 
     Attributes:
         groups: The channel groups, in the order in which data reach them.
-        layers: All convolution, linear and normalisation layers, in the order of execution.
+        layers: All convolution, linear and normalisation layers, in the order of execution; one
+            that runs several times is listed as often.
         input_shape: Channels, height and width of one input image.
-        other_params: Learnable numbers in modules that the table does not list.
+        other_params: Learnable numbers that the table does not list, less those of layers that
+            it lists again.
+        other_flops: FLOPs of operations that the table does not list (attention, ...).
     """
 
     groups: tuple[GroupInfo, ...]
     layers: tuple[LayerInfo, ...]
     input_shape: tuple[int, int, int]
     other_params: int = 0
+    other_flops: int = 0
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -114,7 +118,7 @@ class Structure:
 
     def flops(self, widths: ArrayLike) -> NDArray[np.int64]:
         """FLOPs of candidates ``widths`` [..., G] at batch 1, int64 of shape [...]."""
-        return np.asarray(self.layer_flops(widths).sum(axis=-1))
+        return np.asarray(self.layer_flops(widths).sum(axis=-1) + self.other_flops)
 
     def params(self, widths: ArrayLike) -> NDArray[np.int64]:
         """Learnable numbers of candidates ``widths`` [..., G], int64 of shape [...]."""
@@ -154,6 +158,7 @@ class Structure:
             layers=tuple(_layer_from_dict(layer) for layer in description["layers"]),
             input_shape=tuple(description["input_shape"]),
             other_params=description["other_params"],
+            other_flops=description["other_flops"],
         )
 
     def _layer_weights(self, widths: ArrayLike) -> NDArray[np.int64]:
