@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ __all__ = ["Taylor"]
 class Taylor(ScoreCriterion):
     """Mean over images of |sum over positions of activation x gradient|.
 
-    Molchanov et al. 2017, arXiv 1611.06440, equation 8, at the outputs of the group's last
-    producing layer. The loss is the cross-entropy to the dense network's own most likely class
-    (our choice: no labels are used).
+    Molchanov et al. 2017, arXiv 1611.06440, equation 8, at the outputs of the last layer that the
+    group runs through before it is read for the first time. The loss is the cross-entropy to the
+    dense network's own most likely class (our choice: no labels are used).
 
     Args:
         images: Calibration images to differentiate over.
@@ -34,18 +36,15 @@ class Taylor(ScoreCriterion):
 
     def scores(self, group: ChannelGroup, evidence: Evidence) -> NDArray[np.float64]:
         """Sum of the channels of each unit."""
-        producer = [
-            member
-            for member in group.producers()
-            if not isinstance(evidence.network.get_submodule(member.layer), nn.Linear)
-        ][-1:] or list(group.producers())[-1:]
-        member = producer[0]
+        before_reading = takewhile(lambda member: member.axis == "out", group.members)
+        *_, member = before_reading
+        images = evidence.images[: self._images]
         total: Tensor | None = None
-        for batch in evidence.images[: self._images].split(self._batch_size):
+        for batch in images.split(self._batch_size):
             contribution = self._batch_scores(evidence.network, member.layer, batch)
             total = contribution if total is None else total + contribution
         assert total is not None
-        return total[torch.from_numpy(member.channels)].sum(dim=1).numpy()
+        return (total / len(images))[torch.from_numpy(member.channels)].sum(dim=1).numpy()
 
     def _batch_scores(self, network: nn.Module, layer: str, images: Tensor) -> Tensor:
         outputs: list[Tensor] = []
@@ -54,7 +53,8 @@ class Taylor(ScoreCriterion):
             # The network's weights need no gradient, so the graph starts here.
             detached = output.detach().requires_grad_()
             outputs.append(detached)
-            return detached
+            # What follows may work in place, which a leaf of the graph does not allow.
+            return detached.clone()
 
         handle = network.get_submodule(layer).register_forward_hook(keep)
         try:
@@ -67,8 +67,6 @@ class Taylor(ScoreCriterion):
         finally:
             handle.remove()
         product = (outputs[-1].detach() * gradient).double()
-        return (
-            product.flatten(2).sum(dim=2).abs().sum(dim=0)
-            if product.dim() > 2
-            else (product.abs().sum(dim=0))
-        )
+        if isinstance(network.get_submodule(layer), nn.Linear):
+            product = product.movedim(-1, 1)
+        return product.reshape(*product.shape[:2], -1).sum(dim=2).abs().sum(dim=0)

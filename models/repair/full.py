@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -141,7 +143,9 @@ class _Refit:
                 continue
             name, inputs, _ = waiting
             wanted = self._kept_columns(name, self._targets.sums[name])
-            wanted = wanted - channels_at(shortcut, self._targets.sites[name])
+            layer = self._modules[name]
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            wanted = wanted - channels_at(layer, shortcut, self._targets.sites[name])
             self._solve(name, inputs, self._before_norm(name, wanted))
             output = self._modules[name].forward(inputs)
             if name in self._norms:
@@ -227,12 +231,14 @@ def _ridge_regression(
 
 def _own_copy(module: nn.Module) -> nn.Module | None:
     """A copy of a layer that owns what full repair changes."""
-    if not isinstance(module, nn.Conv2d | nn.Linear):
+    if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
         return None
-    duplicate = type(module).__new__(type(module))
-    duplicate.__dict__.update(module.__dict__)
+    duplicate = copy.copy(module)
     duplicate._parameters = {
         key: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
         for key, value in module._parameters.items()
+    }
+    duplicate._buffers = {
+        key: None if value is None else value.clone() for key, value in module._buffers.items()
     }
     return duplicate

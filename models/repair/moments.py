@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..layers import map_size
 from .patches import layer_patches, sample_sites
 
 __all__ = ["LayerMoments", "gather_moments", "moments_to_store", "stored_moments"]
@@ -58,6 +59,7 @@ def gather_moments(
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+    origins: dict[str, Tensor] = {}
     per_channel: dict[str, int] = {}
     handles = []
     for name in layers:
@@ -69,11 +71,13 @@ def gather_moments(
             layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name
         ) -> None:
             assert isinstance(layer, nn.Conv2d | nn.Linear)
-            size = (output.shape[2], output.shape[3]) if output.dim() == 4 else (1, 1)
             share = max(1, rows * len(output) // len(images))
-            sites = sample_sites(len(output), size, share, generator)
+            sites = sample_sites(len(output), map_size(layer, output), share, generator)
             patches = layer_patches(layer, inputs[0], sites)
             vectors = _grouped(layer, patches, per_channel[name])
+            # A covariance is small next to squared means, so those leave before float32 rounds.
+            origin = origins.setdefault(name, vectors.mean(dim=1, keepdim=True))
+            vectors = vectors - origin
             first, second, count = sums.get(name, (0, 0, 0))
             sums[name] = (
                 first + vectors.sum(dim=1).double(),
@@ -89,7 +93,7 @@ def gather_moments(
         for handle in handles:
             handle.remove()
     return {
-        name: _moments(first, second, count, per_channel[name])
+        name: _moments(first, second, count, origins[name], per_channel[name])
         for name, (first, second, count) in sums.items()
     }
 
@@ -136,7 +140,10 @@ def _grouped(layer: nn.Conv2d | nn.Linear, patches: Tensor, per_channel: int) ->
     return patches.reshape(len(patches), layer.groups, -1).transpose(0, 1)
 
 
-def _moments(first: Tensor, second: Tensor, count: int, per_channel: int) -> LayerMoments:
+def _moments(
+    first: Tensor, second: Tensor, count: int, origin: Tensor, per_channel: int
+) -> LayerMoments:
+    """Moments from sums over vectors from which ``origin`` was taken away."""
     mean = first / count
     covariance = second / count - mean.unsqueeze(2) * mean.unsqueeze(1)
-    return LayerMoments(mean.float(), covariance.float(), per_channel)
+    return LayerMoments((mean + origin.squeeze(1)).float(), covariance.float(), per_channel)

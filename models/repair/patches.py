@@ -51,7 +51,7 @@ def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) ->
     Args:
         layer: A convolution of any kernel, stride, padding, dilation and grouping, or a linear
             layer.
-        inputs: Its input, float [n, C, H, W] or [n, features].
+        inputs: Its input, float [n, C, H, W]; of a linear layer [n, ..., features].
         sites: Places of its output map.
 
     Returns:
@@ -59,7 +59,7 @@ def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) ->
         for a linear layer.
     """
     if isinstance(layer, nn.Linear):
-        return inputs[sites.image]
+        return _rows_of_linear(inputs, sites)
     left, right, top, bottom = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
@@ -76,16 +76,23 @@ def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) ->
     return torch.stack(positions, dim=2).reshape(len(sites.image), -1)
 
 
-def channels_at(outputs: Tensor, sites: Sites) -> Tensor:
+def channels_at(layer: nn.Conv2d | nn.Linear, outputs: Tensor, sites: Sites) -> Tensor:
     """The output vectors at ``sites``.
 
     Args:
-        outputs: float [n, C, H, W] or [n, features].
+        layer: Decides where the channels are.
+        outputs: Its output, or something else of the same shape: float [n, C, H, W]; of a linear
+            layer [n, ..., C].
         sites: Places of the map.
 
     Returns:
         float [rows, C].
     """
-    if outputs.dim() == 2:
-        return outputs[sites.image]
+    if isinstance(layer, nn.Linear):
+        return _rows_of_linear(outputs, sites)
     return outputs[sites.image, :, sites.row, sites.column]
+
+
+def _rows_of_linear(values: Tensor, sites: Sites) -> Tensor:
+    """Vectors [rows, C] of [n, ..., C], all positions of which count as rows of the map."""
+    return values.reshape(len(values), -1, values.shape[-1])[sites.image, sites.row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..layers import map_size
 from .patches import Sites, channels_at, sample_sites
 
 __all__ = ["DenseTargets", "ObserveSums", "gather_targets"]
 
-_SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
+_SUMS_IN_PLACE = (Tensor.add_, Tensor.__iadd__)
+_SUMS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, *_SUMS_IN_PLACE)
 
 
 class ObserveSums(TorchFunctionMode):
@@ -23,11 +26,17 @@ class ObserveSums(TorchFunctionMode):
     Args:
         observe: Given the two summands; returns a tensor to be used as their sum, or None to let
             the addition happen.
+        overwritten: Given every tensor that another function may have changed in place.
     """
 
-    def __init__(self, observe: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+    def __init__(
+        self,
+        observe: Callable[[Tensor, Tensor], Tensor | None],
+        overwritten: Callable[[Tensor], None] = lambda tensor: None,
+    ) -> None:
         super().__init__()
         self._observe = observe
+        self._overwritten = overwritten
 
     def __torch_function__(
         self,
@@ -46,8 +55,12 @@ class ObserveSums(TorchFunctionMode):
         ):
             replaced = self._observe(args[0], args[1])
             if replaced is not None:
-                return replaced
-        return func(*args, **(kwargs or {}))
+                # The network may go on with the first summand instead of what it is given.
+                return args[0].copy_(replaced) if func in _SUMS_IN_PLACE else replaced
+        result = func(*args, **(kwargs or {}))
+        if args and isinstance(result, Tensor) and result is args[0]:
+            self._overwritten(result)
+        return result
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,8 @@ def gather_targets(
 
     Args:
         network: The dense network, in evaluation mode.
-        layers: Convolutions and linear layers to sample.
+        layers: Convolutions and linear layers to sample; those that run several times are left
+            out.
         norms: BatchNorm that directly follows a layer, by layer name.
         images: float32 [N, C, H, W], one batch.
         rows: Places per layer.
@@ -89,42 +103,56 @@ def gather_targets(
     """
     generator = torch.Generator().manual_seed(seed)
     targets = DenseTargets()
+    calls: Counter[str] = Counter()
     summands: dict[int, tuple[str, Tensor]] = {}
 
-    def sample(name: str, output: Tensor) -> None:
-        size = (output.shape[2], output.shape[3]) if output.dim() == 4 else (1, 1)
-        targets.sites[name] = sample_sites(len(output), size, rows, generator)
-        targets.outputs[name] = channels_at(output, targets.sites[name])
-        targets.order.append(name)
-
-    def remember(owner: str, output: Tensor) -> None:
-        # Holding the tensor keeps its id from being given to another one.
-        summands[id(output)] = (owner, output)
+    def at_sites(name: str, values: Tensor) -> Tensor:
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        return channels_at(layer, values, targets.sites[name])
 
     def observe(left: Tensor, right: Tensor) -> None:
         owners = [summands[id(each)][0] for each in (left, right) if id(each) in summands]
         if owners:
             first = min(owners, key=targets.order.index)
             if first not in targets.sums:
-                targets.sums[first] = channels_at(left + right, targets.sites[first])
+                targets.sums[first] = at_sites(first, left + right)
 
-    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def forget(tensor: Tensor) -> None:
+        summands.pop(id(tensor), None)
+
+    def sample(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if name not in targets.sites:
-                sample(name, output)
-            remember(name, output)
+            calls[name] += 1
+            if calls[name] == 1:
+                size = map_size(module, output)
+                targets.sites[name] = sample_sites(len(output), size, rows, generator)
+                targets.outputs[name] = at_sites(name, output)
+                targets.order.append(name)
+
+        return hook
+
+    def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            # Holding the tensor keeps its id from being given to another one.
+            summands[id(output)] = (name, output)
 
         return hook
 
     handles = []
     for name in layers:
-        for module in (name, norms.get(name)):
-            if module is not None:
-                handles.append(network.get_submodule(module).register_forward_hook(listen(name)))
+        layer = network.get_submodule(name)
+        last = network.get_submodule(norms.get(name, name))
+        handles.append(layer.register_forward_hook(sample(name)))
+        handles.append(last.register_forward_hook(remember(name)))
     try:
-        with ObserveSums(observe):
+        with ObserveSums(observe, forget):
             network(images)
     finally:
         for handle in handles:
             handle.remove()
+    for name in [name for name, times in calls.items() if times > 1]:
+        for sampled in (targets.sites, targets.outputs, targets.sums):
+            sampled.pop(name, None)
+        targets.order.remove(name)
     return targets
