@@ -40,7 +40,7 @@ def cast_network(
 
     Args:
         network: Any network; it is not changed.
-        precision: Of convolutions and linear layers.
+        precision: Of all floating-point parameters and buffers but those of BatchNorm.
         device: Where the copy lives.
     """
     dtype = _DTYPES[precision]
@@ -49,23 +49,23 @@ def cast_network(
         if not module._parameters and not module._buffers:
             return None
         normalises = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        chosen = torch.float32 if normalises else dtype
         duplicate = copy.copy(module)
         duplicate._parameters = {
             key: None
             if value is None
-            else nn.Parameter(
-                _moved(value.detach(), torch.float32 if normalises else dtype, device),
-                requires_grad=False,
-            )
+            else nn.Parameter(_moved(value.detach(), chosen, device), requires_grad=False)
             for key, value in module._parameters.items()
         }
         duplicate._buffers = {
-            key: None if value is None else value.to(device, copy=True)
+            key: None
+            if value is None
+            else _moved(value, chosen if value.is_floating_point() else value.dtype, device)
             for key, value in module._buffers.items()
         }
-        return shallow_copy(duplicate, cast, f"{name}.") if module._modules else duplicate
+        return shallow_copy(duplicate, cast) if module._modules else duplicate
 
-    return shallow_copy(network, cast)
+    return cast("", network) or shallow_copy(network, cast)
 
 
 def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:

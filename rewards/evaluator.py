@@ -87,6 +87,7 @@ class CandidateEvaluator:
         measures: tuple[Measure, ...],
         device: torch.device,
         precision: Literal["fp32", "bf16"],
+        seed: int,
     ) -> None:
         self.builder = builder
         self.precision = precision
@@ -94,7 +95,7 @@ class CandidateEvaluator:
         self._measures = measures
         self._device = device
         self._images = _prepare_images(task, spec.recalibration, precision, device)
-        self.key = _key(task, spec, precision)
+        self.key = _key(task, spec, precision, seed)
         dense = cast_network(task.network, precision, device)
         with torch.inference_mode():
             folded = fold_batchnorm(dense, builder.statistics.norms)
@@ -203,7 +204,7 @@ def build_evaluator(
             )
             precision = "fp32"
     measures = make_measures(spec.measures)
-    return CandidateEvaluator(task, spec, builder, measures, device, precision)
+    return CandidateEvaluator(task, spec, builder, measures, device, precision, seed)
 
 
 def _is_heard(network: nn.Module) -> bool:
@@ -242,10 +243,11 @@ def _prepare_images(
     )
 
 
-def _key(task: PruningTask, spec: EvaluatorSpec, precision: str) -> str:
+def _key(task: PruningTask, spec: EvaluatorSpec, precision: str, seed: int) -> str:
     facts = {
         "version": _VERSION,
         "task": task.digest,
+        "seed": seed,
         "precision": precision,
         **spec.model_dump(mode="json", exclude={"precision"}),
     }
