@@ -165,7 +165,7 @@ def learning_curves(results: Results) -> Figure | None:
         axes.set_title(budget)
         axes.set_xlabel("candidates asked for")
     panels[0].set_ylabel("validation accuracy, %")
-    panels[0].legend(loc="lower right")
+    _legend(figure, panels)
     return figure
 
 
@@ -206,7 +206,7 @@ def layer_widths(results: Results) -> Figure | None:
         step = max(1, len(groups) // 16)
         axes.set_xticks(range(0, len(groups), step), list(groups)[::step], rotation=90, fontsize=7)
     panels[0].set_ylabel("width, % of dense")
-    panels[0].legend(loc="lower left")
+    _legend(figure, panels)
     return figure
 
 
@@ -223,8 +223,8 @@ def costs_over_iterations(results: Results) -> Figure | None:
         for best in trials:
             history = results.histories[best.trial]
             values = np.asarray([asked.costs.get(name, math.nan) for asked in history])
-            # Means over an eightieth of the search: single candidates are an unreadable cloud.
-            pieces = np.array_split(values, min(80, len(values)))
+            # Means over a fortieth of the search: single candidates are an unreadable cloud.
+            pieces = np.array_split(values, min(40, len(values)))
             at = np.cumsum([len(piece) for piece in pieces])
             label = f"{_series(best, results)}, {budget_text(best.budget)}"
             colour, _, dash = styles[label]
@@ -237,7 +237,7 @@ def costs_over_iterations(results: Results) -> Figure | None:
                 axes.axhline(100 * limit, c="black", lw=0.8, ls=(0, (1, 3)))
         axes.set_title(f"{name}, % of dense (dotted: the budgets)")
         axes.set_xlabel("candidates asked for")
-    panels[0].legend(loc="upper right")
+    _legend(figure, panels)
     return figure
 
 
@@ -260,7 +260,7 @@ def multipliers_over_iterations(results: Results) -> Figure | None:
             axes.plot(range(1, len(rows) + 1), values, dash, c=colour, lw=1.4, label=shown)
     axes.set_xlabel("iteration")
     axes.set_ylabel("multiplier")
-    axes.legend(loc="upper right")
+    _legend(figure, [axes])
     return figure
 
 
@@ -274,6 +274,15 @@ def _figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     for unused in grid[panels:]:
         unused.set_visible(False)
     return figure, list(grid[:panels])
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, below them, where it hides nothing."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries = {**dict(zip(labels, handles, strict=True)), **entries}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2)
 
 
 def _series(best: Best, results: Results) -> str:
