@@ -21,7 +21,7 @@ RIDGE = 1e-3
 accuracy of ResNet-56 does not change by more than 0.1 points)."""
 
 _LEAST_VARIANCE = 1e-30
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 96 * 2**20
 
 
 @dataclass(frozen=True)
