@@ -17,6 +17,7 @@ _README = _ROOT / "README.md"
 
 # The same commands, with fewer candidates and less training.
 _SMALLER = ["--set", "evaluations=16", "--set", "finetune.epochs=0", "--set", "finalists=1"]
+_SMALLER += ["--set", "task.validation=400"]
 
 
 def _blocks(language: str) -> list[str]:
