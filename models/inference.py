@@ -100,7 +100,7 @@ class _FusedConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, fusion: _Fusion) -> None:
         super().__init__()
-        self._stride = list(layer.stride)
+        self._stride = [int(step) for step in layer.stride]
         self._padding = list(layer.padding)
         self._dilation = list(layer.dilation)
         self._groups = layer.groups
@@ -113,6 +113,9 @@ class _FusedConvolution(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """The layer's output, plus ``shortcut`` where given, rectified where the plan says so."""
+        if x.shape[1] == 1:
+            # The strides of one channel do not tell its memory format, and oneDNN guesses wrong.
+            return self._unfused(x, shortcut)
         if shortcut is not None:
             return torch.ops.mkldnn._convolution_pointwise.binary(
                 x,
@@ -143,6 +146,20 @@ class _FusedConvolution(nn.Module):
             images, height, columns * pixels, self._channels
         )
         return rows_first.permute(0, 3, 1, 2)
+
+    def _unfused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        output = nn.functional.conv2d(
+            x,
+            self._weight,
+            self._bias,
+            self._stride,
+            self._padding,
+            self._dilation,
+            self._groups,
+        )
+        if shortcut is not None:
+            output = output + shortcut
+        return output.relu() if self._attribute == _RECTIFIER else output
 
     def _convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int]
