@@ -1,4 +1,4 @@
-"""Names in specs: ours by registry, the user's own by ``module:Name`` or ``path/to/file.py:Name``."""
+"""Names in specs: ours by registry, the user's own as ``module:Name`` or ``file.py:Name``."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def resolve(reference: str, kind: str) -> Any:
     except AttributeError:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise PluginError(
-            f"The {kind} {reference!r}: {location} has no {attribute!r}; {nearest(attribute, public)}"
+            f"The {kind} {reference!r}: {location} has no {attribute!r}; "
+            f"{nearest(attribute, public)}"
         ) from None
 
 

@@ -101,7 +101,7 @@ class _FusedConvolution(nn.Module):
     def __init__(self, layer: nn.Conv2d, fusion: _Fusion) -> None:
         super().__init__()
         self._stride = [int(step) for step in layer.stride]
-        self._padding = list(layer.padding)
+        self._padding = [int(pad) for pad in layer.padding]
         self._dilation = list(layer.dilation)
         self._groups = layer.groups
         self._weight = layer.weight
