@@ -1,0 +1,190 @@
+"""Agents: budgets kept, exact continuation, failures survived, names and parameters checked."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prunetune.envs.problem import PruningProblem
+from prunetune.errors import PluginError, SpecError, UnknownNameError
+from prunetune.rewards.evaluation import Evaluation
+from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
+from prunetune.search.agents.baselines import RandomAgent, UniformAgent, rescale
+from prunetune.search.agents.black_box import CmaEsAgent, TpeAgent
+from prunetune.search.agents.lagrangian import candidates_per_iteration
+from prunetune.search.problem_spec import ProblemSpec
+from prunetune.search.spec import AgentSpec
+
+
+def _structures() -> Any:
+    path = Path(__file__).parents[1] / "envs" / "structures.py"
+    found = importlib.util.spec_from_file_location("structures_for_agents", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+STRUCTURES = _structures()
+
+
+def _problem(budgets: dict[str, float] | None = None, **options: Any) -> PruningProblem:
+    structure = STRUCTURES.chain([16, 32, 32, 64])
+    problem: PruningProblem = STRUCTURES.problem(structure, budgets or {"flops": 0.5}, **options)
+    return problem
+
+
+def _best(agent: BlackBoxAgent, evaluations: int) -> float:
+    best, asked = -np.inf, 0
+    while asked < evaluations:
+        iteration = agent.iterate(evaluations - asked)
+        if iteration.outcome is None:
+            break
+        asked += len(iteration.widths)
+        rewards = iteration.outcome.rewards[iteration.outcome.feasible]
+        best = max(best, rewards.max(initial=-np.inf))
+    assert asked <= evaluations
+    return best
+
+
+def test_uniform_begins_with_the_widest_uniform_candidate_and_soon_has_no_more() -> None:
+    problem = _problem()
+    agent = UniformAgent(problem, 0, 100, fractions=4)
+    first = agent.iterate(100)
+    assert len(first.widths) == 4
+    assert first.outcome is not None and first.outcome.feasible.all()
+    np.testing.assert_array_equal(first.widths[0], problem.width_map.uniform)
+    # One more unit in every group would break the budget.
+    assert not problem.limits.keep(np.minimum(first.widths[:1] + 1, problem.structure.sizes))[0]
+    assert agent.iterate(96).outcome is None
+
+
+@pytest.mark.parametrize("budgets", [{"flops": 0.5}, {"flops": 0.4, "params": 0.2}])
+def test_random_candidates_use_their_budgets_up_and_keep_them(budgets: dict[str, float]) -> None:
+    problem = _problem(budgets)
+    widths = RandomAgent(problem, 0, 200, candidates=200).ask(200)
+    costs = np.stack([cost.fraction(widths) for cost in problem.limited], axis=1)
+    limits = np.array(list(budgets.values()))
+    assert (costs <= limits).all()
+    # The tightest budget is nearly used up: rounding leaves at most a few per cent.
+    assert np.median((costs / limits).max(axis=1)) > 0.95
+    assert len({tuple(row) for row in widths.tolist()}) > 150
+
+
+def test_rescaling_keeps_what_is_within_the_budgets_full() -> None:
+    problem = _problem({"flops": 1.0})
+    widths = rescale(problem, np.full((1, 4), 0.3))
+    np.testing.assert_array_equal(widths[0], problem.structure.sizes)
+
+
+@pytest.mark.parametrize("kind", [UniformAgent, RandomAgent, TpeAgent, CmaEsAgent])
+def test_a_restored_agent_continues_exactly(kind: type[BlackBoxAgent], tmp_path: Path) -> None:
+    agent = kind(_problem(), 3, 96)
+    for _ in range(2):
+        agent.iterate(5)
+    agent.save(tmp_path)
+    expected = [agent.iterate(5).widths.tolist() for _ in range(3)]
+    restored = kind(_problem(), 3, 96)
+    restored.load(tmp_path)
+    assert [restored.iterate(5).widths.tolist() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize("kind", [RandomAgent, TpeAgent, CmaEsAgent])
+def test_seeds_decide_everything(kind: type[BlackBoxAgent]) -> None:
+    def asked(seed: int) -> list[list[int]]:
+        agent = kind(_problem(), seed, 64)
+        return [row for _ in range(4) for row in agent.iterate(16).widths.tolist()]
+
+    assert asked(0) == asked(0)
+    assert asked(0) != asked(1)
+
+
+@pytest.mark.parametrize("kind", [TpeAgent, CmaEsAgent])
+def test_optimisers_start_at_the_uniform_candidate_and_improve_on_it(
+    kind: type[BlackBoxAgent],
+) -> None:
+    problem = _problem()
+    first = kind(problem, 0, 200).iterate(1).widths[0]
+    np.testing.assert_array_equal(first, problem.width_map.uniform)
+    uniform = _best(UniformAgent(problem, 0, 8), 8)
+    assert _best(kind(problem, 0, 200), 200) > uniform
+
+
+@pytest.mark.parametrize("kind", [RandomAgent, TpeAgent, CmaEsAgent])
+def test_failed_evaluations_are_infeasible_and_stop_nobody(kind: type[BlackBoxAgent]) -> None:
+    problem = _problem()
+    healthy = problem.evaluate
+
+    def every_third_fails(candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+        return [
+            Evaluation(each.widths, error="out of memory") if number % 3 == 0 else each
+            for number, each in enumerate(healthy(candidates))
+        ]
+
+    object.__setattr__(problem, "evaluate", every_third_fails)
+    agent = kind(problem, 0, 64)
+    for _ in range(4):
+        outcome = agent.iterate(16).outcome
+        assert outcome is not None
+        assert not outcome.feasible[::3].any()
+        assert np.isfinite(outcome.rewards).all()
+
+
+def test_the_shield_makes_every_candidate_of_an_optimiser_feasible() -> None:
+    agent = TpeAgent(_problem(shield=True), 0, 64)
+    for _ in range(3):
+        outcome = agent.iterate(16).outcome
+        assert outcome is not None and outcome.feasible.all()
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "count"),
+    [(1000, 25), (320, 32), (300, 30), (192, 24), (96, 12), (4, 1), (1, 1)],
+)
+def test_iterations_use_the_evaluations_up(evaluations: int, count: int) -> None:
+    assert candidates_per_iteration(evaluations) == count
+    assert evaluations % count == 0
+
+
+def test_a_prime_number_of_evaluations_leaves_few_unused() -> None:
+    assert 997 % candidates_per_iteration(997) < 8
+
+
+def test_names_and_parameters_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'random'"):
+        check_agent(AgentSpec(name="randon"))
+    with pytest.raises(SpecError, match="no parameter 'candidate'; did you mean 'candidates'"):
+        check_agent(AgentSpec(name="ppo-lagrangian", parameters={"candidate": 3}))
+    with pytest.raises(SpecError, match="no parameter 'seed'"):
+        check_agent(AgentSpec(name="random", parameters={"seed": 3}))
+    own = tmp_path / "own.py"
+    own.write_text("class NotAnAgent: ...\n")
+    with pytest.raises(PluginError, match="must be a subclass"):
+        check_agent(AgentSpec(name=f"{own}:NotAnAgent"))
+
+
+def test_a_users_own_agent_is_built_from_its_file(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from prunetune.search.agents.baselines import RandomAgent\n"
+        "class Mine(RandomAgent):\n    name = 'mine'\n"
+    )
+    problem = _problem()
+    plain = ProblemSpec(
+        structure=problem.structure.to_dict(),
+        dense=problem.dense.to_row(),
+        budgets={"flops": 0.5},
+        reward="accuracy",  # type: ignore[arg-type]
+        shield=False,
+        smallest=0.0,
+        pool="none",
+    )
+    spec = AgentSpec(name=f"{own}:Mine", parameters={"candidates": 5})
+    agent = make_agent(spec, problem, plain, 0, 10)
+    assert len(agent.iterate(10).widths) == 5
+    with pytest.raises(SpecError, match="cannot be built"):
+        make_agent(AgentSpec(name="random", parameters={"candidates": 0}), problem, plain, 0, 10)
