@@ -27,13 +27,11 @@ class CandidateBuilder:
     Args:
         task: The task.
         statistics: Its statistics.
-        recalibration: Calibration images that BatchNorm statistics are re-estimated on.
     """
 
-    def __init__(self, task: PruningTask, statistics: TaskStatistics, recalibration: int) -> None:
+    def __init__(self, task: PruningTask, statistics: TaskStatistics) -> None:
         self._task = task
         self.statistics = statistics
-        self._images = task.calibration[:recalibration]
         self._quick = QuickRepair(task.network, statistics.moments, statistics.norms)
         self._full: FullRepair | None = None
 
@@ -65,11 +63,11 @@ class CandidateBuilder:
         Args:
             widths: Units kept per group.
             repair: As for :meth:`slim`. After ``none`` and ``quick`` BatchNorm statistics are
-                re-estimated; full repair sets them itself.
+                re-estimated on all calibration images; full repair sets them itself.
         """
         network = copy.deepcopy(self.slim(widths, repair))
         network.requires_grad_(True)
         if repair != "full":
             with torch.inference_mode(False):
-                recalibrate_batchnorm(network, [self._images])
+                recalibrate_batchnorm(network, [self._task.calibration])
         return network

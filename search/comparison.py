@@ -14,12 +14,14 @@ from .. import __version__
 from ..cluster.connect import connect
 from ..cluster.pool import EvaluatorPool
 from ..cluster.resources import EvaluatorResources, capacity
+from ..envs.budget import parse_budgets
 from ..errors import PruneTuneError, RunFolderError
 from ..models.artifact import save_artifact
 from ..models.progress import SILENT, Progress
 from .finalists import Finished, finish_candidates, pick_finalists, test_dense
 from .history import AskedCandidate, TrialHistory
 from .prepare import Prepared, prepare
+from .problem_spec import measured_costs
 from .record import EvaluationRecord
 from .run_folder import RunFolder
 from .spec import read_spec
@@ -306,6 +308,7 @@ class _Run:
                 "prunetune": __version__,
                 "run": self.folder.name,
                 "task": task.digest,
+                "budgets": self._limits(trial),
                 "criterion": self.spec.criterion,
                 "trial": trial.model_dump(mode="json"),
                 "finetune": self.spec.finetune.model_dump(mode="json"),
@@ -313,6 +316,14 @@ class _Run:
             measured=measured,
         )
         return best
+
+    def _limits(self, trial: TrialSpec) -> dict[str, float]:
+        """The trial's budgets as fractions of the dense network's costs."""
+        evaluator = self.prepared.evaluator
+        structure = evaluator.groups.structure
+        costs = measured_costs(structure, evaluator.dense)
+        budgets = parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
+        return {budget.cost: budget.limit for budget in budgets}
 
     # --- summary ----------------------------------------------------------------------------
 

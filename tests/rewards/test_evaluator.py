@@ -297,7 +297,7 @@ def test_resnet56_at_half_width_is_repaired_without_training(
         validation=100,
     )
     task = load_task(spec, 0)
-    evaluator = build_evaluator(task, EvaluatorSpec(precision="fp32", recalibration=512), 0)
+    evaluator = build_evaluator(task, EvaluatorSpec(precision="fp32"), 0)
     test = task.test()
     first = dataclasses.replace(test, images=test.images[:2000], labels=test.labels[:2000])
     half = tuple(size // 2 for size in evaluator.groups.sizes)
