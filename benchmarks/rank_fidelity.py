@@ -1,0 +1,253 @@
+"""How well accuracy without fine-tuning ranks candidates, for each repair.
+
+    python benchmarks/rank_fidelity.py --network resnet20 --candidates 40 --finetune 10000
+    python benchmarks/rank_fidelity.py --network resnet56 --candidates 100
+
+Random candidates near one budget are evaluated after each repair: accuracy on the validation
+images, the other measures that follow the outputs, and accuracy on all test images. With
+``--finetune N`` every candidate is fine-tuned the same way, from its fully repaired network, for
+one epoch over N training images; the table gives Spearman's correlation of each score with the test
+accuracy after that, and with the one after full repair, with 95 % bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from _common import (
+    SMOKE_NETWORK,
+    jittered_widths,
+    measured_accuracy,
+    parser,
+    print_result,
+    print_table,
+    real_task,
+    spearman,
+    spearman_interval,
+)
+from prunetune.models import TrainingSpec, Widths, trace_channel_groups, train
+from prunetune.rewards import MeasureSpec
+from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from torch import nn
+
+REPAIRS = ("none", "quick", "full")
+IMAGES = ("plain", "augmented")
+SCORES = ("accuracy", "agreement", "loss")
+_FINETUNING_RATE = 0.01
+
+
+class Worker:
+    """What one process holds: the task with validation images as they are, and augmented."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.set_num_threads(1)
+        self.options = options
+        self.tasks = {
+            images: real_task(
+                options.network,
+                options.data,
+                validation=options.validation,
+                augmented=images == "augmented",
+                seed=options.seed,
+            )
+            for images in IMAGES
+        }
+        measures = tuple(MeasureSpec(name=score) for score in SCORES)
+        self.evaluators: dict[tuple[str, str], CandidateEvaluator] = {
+            (repair, images): build_evaluator(
+                task,
+                EvaluatorSpec(repair=repair, criterion=options.criterion, measures=measures),
+                options.seed,
+            )
+            for images, task in self.tasks.items()
+            for repair in _searched(options)
+        }
+        self.test = self.tasks["plain"].test()
+
+    def evaluate(self, widths: Widths) -> dict[str, Any]:
+        """All scores of one candidate."""
+        found: dict[str, Any] = {"widths": widths}
+        for (repair, images), evaluator in self.evaluators.items():
+            for score, value in evaluator.evaluate(widths).measures.items():
+                found[f"{repair}/{images} {score}"] = value
+        evaluator = self.evaluators["quick", "plain"]
+        norms = evaluator.builder.statistics.norms
+        for repair in _searched(self.options):
+            if self.options.finetune:
+                network = evaluator.build(widths, repair)
+                found[f"{repair}/test"] = measured_accuracy(network, norms, self.test, "bf16")
+        repaired = evaluator.build(widths, "full")
+        for images, task in self.tasks.items():
+            score = measured_accuracy(repaired, norms, task.validation, "bf16")
+            found[f"full/{images} accuracy"] = score
+        found["full/test"] = measured_accuracy(repaired, norms, self.test, "bf16")
+        if self.options.finetune:
+            found["finetuned/test"] = self._finetuned(repaired, norms)
+        return found
+
+    def _finetuned(self, network: nn.Module, norms: dict[str, str]) -> float:
+        task, seed = self.tasks["plain"], self.options.seed
+        indices = np.random.default_rng(seed).permutation(task.train_indices)
+        spec = TrainingSpec(epochs=1, learning_rate=_FINETUNING_RATE, precision="bf16")
+        train(network, task.data, indices[: self.options.finetune], spec, seed)
+        return measured_accuracy(network, norms, self.test, "bf16")
+
+
+def _searched(options: argparse.Namespace) -> tuple[Literal["none", "quick"], ...]:
+    """Repairs that are cheap enough for every candidate of a search."""
+    return ("none", "quick") if options.finetune else ("quick",)
+
+
+_worker: Worker | None = None
+
+
+def start(options: argparse.Namespace) -> None:
+    """Prepare this process."""
+    global _worker
+    _worker = Worker(options)
+
+
+def evaluate(widths: Widths) -> dict[str, Any]:
+    """Evaluate a candidate in this process."""
+    assert _worker is not None
+    return _worker.evaluate(widths)
+
+
+def evaluations(options: argparse.Namespace, asked: list[Widths]) -> Iterator[dict[str, Any]]:
+    """Evaluate candidates in as many processes as the options say."""
+    if options.processes == 1:
+        yield from map(Worker(options).evaluate, asked)
+        return
+    with ProcessPoolExecutor(
+        options.processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=start,
+        initargs=(options,),
+    ) as pool:
+        yield from pool.map(evaluate, asked)
+
+
+def candidates(options: argparse.Namespace) -> list[Widths]:
+    """Random candidates just below the budget."""
+    task = real_task(options.network, options.data, validation=options.validation)
+    structure = trace_channel_groups(task.network, task.example_input, task.scope).structure
+    rng = np.random.default_rng(options.seed)
+    return [
+        jittered_widths(structure, options.flops, options.spread, rng)
+        for _ in range(options.candidates)
+    ]
+
+
+def main() -> None:
+    """Evaluate the candidates and print correlations and one line of JSON."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--network", default="resnet20")
+    arguments.add_argument("--candidates", type=int, default=40)
+    arguments.add_argument("--flops", type=float, default=0.5)
+    arguments.add_argument(
+        "--spread", type=float, default=0.9, help="how unequal the groups' shares are, below 1"
+    )
+    arguments.add_argument("--finetune", type=int, default=0, help="training images; 0: none")
+    arguments.add_argument("--validation", type=int, default=1000)
+    arguments.add_argument("--criterion", default="activation-residual")
+    arguments.add_argument("--processes", type=int, default=2)
+    arguments.add_argument("--plot", type=Path, help="where the scatter plot goes (PNG)")
+    options = arguments.parse_args()
+    if options.smoke:
+        options.network, options.candidates, options.validation = SMOKE_NETWORK, 4, 200
+        options.finetune, options.processes = 200, 1
+    rows = []
+    asked = candidates(options)
+    for row in evaluations(options, asked):
+        rows.append(row)
+        shown = {key: f"{100 * row[key]:.2f}" for key in row if key.endswith("/test")}
+        print(f"{len(rows)}/{len(asked)} test accuracy, %: {shown}", flush=True)
+    correlations = _print_correlations(options, rows)
+    if options.plot is not None:
+        plot(options.plot, rows, options.network)
+    print_result(
+        "rank_fidelity",
+        **{key: value for key, value in vars(options).items() if key not in ("data", "plot")},
+        correlations=correlations,
+        rows=rows,
+    )
+
+
+def _print_correlations(
+    options: argparse.Namespace, rows: list[dict[str, Any]]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    targets = [key for key in ("full/test", "finetuned/test") if key in rows[0]]
+    scores = [
+        key for key in rows[0] if key not in ("widths", "finetuned/test") and key not in targets
+    ]
+    scores.append("full/test")
+    result: dict[str, dict[str, tuple[float, float, float]]] = {}
+    lines = []
+    for score in scores:
+        # A divergence or a loss is better when it is smaller.
+        sign = -1.0 if score.endswith(("agreement", "loss")) else 1.0
+        values = [sign * row[score] for row in rows]
+        result[score] = {}
+        for target in targets:
+            if target == score:
+                continue
+            wanted = [row[target] for row in rows]
+            low, high = spearman_interval(values, wanted, options.seed)
+            result[score][target] = (spearman(values, wanted), low, high)
+        lines.append(
+            [
+                *score.split("/"),
+                *(_interval(result[score].get(target)) for target in targets),
+            ]
+        )
+    headings = {"full/test": "test after full repair", "finetuned/test": "test after fine-tuning"}
+    columns = ["repair", "score", *(f"with {headings[target]}" for target in targets)]
+    title = f"Spearman's correlation over {len(rows)} candidates of {options.network}"
+    print_table(f"{title}, {100 * options.flops:.0f} % FLOPs", columns, lines)
+    for key in (key for key in rows[0] if key.endswith("/test")):
+        accuracies = 100 * np.array([row[key] for row in rows])
+        print(
+            f"{key}: {accuracies.min():.2f} to {accuracies.max():.2f} %, "
+            f"standard deviation {accuracies.std():.2f}"
+        )
+    return result
+
+
+def _interval(found: tuple[float, float, float] | None) -> str:
+    return "-" if found is None else "{:.3f} ({:.2f} to {:.2f})".format(*found)
+
+
+def plot(path: Path, rows: list[dict[str, Any]], network: str) -> None:
+    """Test accuracy after each repair against test accuracy after fine-tuning."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    target = "finetuned/test" if "finetuned/test" in rows[0] else "full/test"
+    wanted = 100 * np.array([row[target] for row in rows])
+    shown = [repair for repair in REPAIRS if f"{repair}/test" in rows[0]]
+    titles = {"none": "recalibration alone", "quick": "quick repair", "full": "full repair"}
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, repair in zip(panels, shown, strict=True):
+        found = 100 * np.array([row[f"{repair}/test"] for row in rows])
+        axes.scatter(found, wanted, s=14, color="#3b6ea8")
+        axes.set_title(f"{titles[repair]}: Spearman {spearman(found, wanted):.2f}", fontsize=10)
+        axes.set_xlabel("test accuracy before fine-tuning, %", fontsize=9)
+        axes.grid(alpha=0.3)
+    left = figure.axes[0]
+    left.set_ylabel(
+        "after fine-tuning, %" if target.startswith("fine") else "after full repair, %", fontsize=9
+    )
+    figure.suptitle(f"{network}: {len(rows)} random candidates", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Test accuracy without fine-tuning, for every repair, criterion and uniform width.
+
+    python benchmarks/repair_accuracy.py --network resnet56
+    python benchmarks/repair_accuracy.py --criteria l1 activation-residual --widths 0.5 0.3
+
+Repairs: ``none`` slims and nothing else; ``recalibration`` re-estimates BatchNorm statistics too;
+``quick`` and ``full`` are the product's. Accuracy is over all test images, which no repair sees.
+Seconds are those of one candidate, one thread, solution cache empty: ``quick`` with slimming and
+recalibration, ``full`` with slimming and the quick repair it starts from.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from _common import (
+    SMOKE_NETWORK,
+    Timing,
+    measured_accuracy,
+    parser,
+    print_result,
+    print_table,
+    real_task,
+    timed,
+    uniform_widths,
+)
+from prunetune.models import (
+    CRITERIA,
+    LabelledImages,
+    PruningTask,
+    TaskStatistics,
+    gather_statistics,
+)
+from prunetune.models.batchnorm import recalibrate_batchnorm
+from prunetune.models.candidates import CandidateBuilder
+from prunetune.models.repair.full import FullRepair
+from prunetune.models.slimming import kept_channels
+from prunetune.models.structure import Widths
+from prunetune.rewards.evaluator import EvaluatorSpec
+from torch import nn
+
+REPAIRS = ("none", "recalibration", "quick", "full")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate.
+
+    Attributes:
+        criterion: Which ranked the channels.
+        width: Share of every group that stays.
+        flops: Fraction of the dense network's FLOPs that are left.
+        repair: One of ``REPAIRS``.
+        accuracy: On the test images, a fraction.
+        timing: Of building the repaired network.
+    """
+
+    criterion: str
+    width: float
+    flops: float
+    repair: str
+    accuracy: float
+    timing: Timing
+
+
+def build(
+    task: PruningTask, statistics: TaskStatistics, full: FullRepair, widths: Widths, repair: str
+) -> nn.Module:
+    """The network of a candidate after one of ``REPAIRS``, for reading only."""
+    recalibration = EvaluatorSpec().recalibration
+    builder = CandidateBuilder(task, statistics)
+    network = builder.slim(widths, "quick" if repair in ("quick", "full") else "none")
+    if repair == "full":
+        kept = statistics.kept_units(widths)
+        return full.apply(network, kept_channels(task.network, statistics.groups, kept))
+    if repair != "none":
+        recalibrate_batchnorm(network, [task.calibration[:recalibration]])
+    return network
+
+
+def rows_of(
+    task: PruningTask,
+    full: FullRepair,
+    criterion: str,
+    widths: list[float],
+    repairs: list[str],
+    test: LabelledImages,
+    precision: str,
+    seed: int,
+) -> list[Row]:
+    """All widths and repairs under one criterion."""
+    statistics = gather_statistics(task, criterion, seed)
+    structure = statistics.groups.structure
+    rows = []
+    for width in widths:
+        candidate = uniform_widths(structure, width)
+        flops = int(structure.flops(candidate)) / structure.dense_flops
+        for repair in repairs:
+            network, timing = timed(
+                partial(build, task, statistics, full, candidate, repair),
+            )
+            found = measured_accuracy(network, statistics.norms, test, precision)
+            rows.append(Row(criterion, width, flops, repair, found, timing))
+            print(
+                f"{criterion:20s} {width:.2f} {repair:14s} {100 * found:6.2f} %  "
+                f"{timing.wall:6.2f} s",
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    """Run the grid and print two tables and one line of JSON."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--network", default="resnet56")
+    arguments.add_argument("--criteria", nargs="+", default=list(CRITERIA), choices=list(CRITERIA))
+    arguments.add_argument("--widths", nargs="+", type=float, default=[0.7, 0.5, 0.3, 0.2])
+    arguments.add_argument("--repairs", nargs="+", default=list(REPAIRS), choices=REPAIRS)
+    arguments.add_argument("--calibration", type=int, default=512)
+    arguments.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    options = arguments.parse_args()
+    if options.smoke:
+        options.network, options.widths = SMOKE_NETWORK, [0.5]
+        options.criteria = options.criteria[:2]
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what the options ask for."""
+    torch.set_num_threads(1)
+    task = real_task(
+        options.network, options.data, calibration=options.calibration, seed=options.seed
+    )
+    test = task.test()
+    norms = gather_statistics(task, options.criteria[0], options.seed).norms
+    dense = {
+        precision: measured_accuracy(task.network, norms, test, precision)
+        for precision in ("fp32", "bf16")
+    }
+    print(f"dense: {100 * dense['fp32']:.2f} % in fp32, {100 * dense['bf16']:.2f} % in bf16")
+    # Its targets, from the dense network, are gathered once per task.
+    full, once = timed(lambda: FullRepair(task.network, task.calibration))
+    rows = [
+        row
+        for criterion in options.criteria
+        for row in rows_of(
+            task,
+            full,
+            criterion,
+            options.widths,
+            options.repairs,
+            test,
+            options.precision,
+            options.seed,
+        )
+    ]
+    _print_accuracies(options, rows)
+    _print_seconds(options, rows)
+    print_result(
+        "repair_accuracy",
+        network=options.network,
+        calibration=options.calibration,
+        precision=options.precision,
+        test_images=len(test),
+        dense=dense,
+        full_repair_targets=vars(once),
+        rows=[{**vars(row), "timing": vars(row.timing)} for row in rows],
+    )
+
+
+def _print_accuracies(options: argparse.Namespace, rows: list[Row]) -> None:
+    found = {(row.criterion, row.width, row.repair): row for row in rows}
+    columns = ["criterion", "width", "FLOPs %", *options.repairs]
+    lines = [
+        [
+            criterion,
+            f"{width:.1f}",
+            f"{100 * found[criterion, width, options.repairs[0]].flops:.1f}",
+            *(
+                f"{100 * found[criterion, width, repair].accuracy:.2f}"
+                for repair in options.repairs
+            ),
+        ]
+        for criterion in options.criteria
+        for width in options.widths
+    ]
+    print_table(f"Test accuracy of {options.network}, no fine-tuning, %", columns, lines)
+
+
+def _print_seconds(options: argparse.Namespace, rows: list[Row]) -> None:
+    lines = []
+    for width in options.widths:
+        line = [f"{width:.1f}"]
+        for repair in options.repairs:
+            timings = [row.timing for row in rows if (row.width, row.repair) == (width, repair)]
+            # The median over criteria, whose solves have the same size.
+            wall = sorted(each.wall for each in timings)[len(timings) // 2]
+            cpu = sorted(each.cpu for each in timings)[len(timings) // 2]
+            line.append(f"{wall:.2f} ({cpu:.2f})")
+        lines.append(line)
+    print_table("Seconds to build a candidate, wall (CPU)", ["width", *options.repairs], lines)
+
+
+if __name__ == "__main__":
+    main()

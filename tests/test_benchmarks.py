@@ -1,0 +1,67 @@
+"""Every benchmark runs to its end on the embedded task; its figures are not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from prunetune.models import PruningTask
+
+_FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@cache
+def smoke_run(script: str, cache_folder: Path) -> str:
+    finished = subprocess.run(
+        [sys.executable, _FOLDER / f"{script}.py", "--smoke"],
+        env={**os.environ, "PRUNETUNE_CACHE": str(cache_folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "table"),
+    [
+        ("candidate_throughput", "x torch-pruning"),
+        ("precision_and_memory", "Resident MiB"),
+        ("rank_fidelity", "test after fine-tuning"),
+        ("repair_accuracy", "recalibration"),
+    ],
+)
+def test_smoke_run_prints_a_table_and_a_line_of_json(
+    script: str, table: str, digits_task: PruningTask, cache_folder: Path
+) -> None:
+    printed = smoke_run(script, cache_folder)
+    result = json.loads(printed.splitlines()[-1])
+    assert table in printed
+    assert result["benchmark"] == script
+    assert result["environment"]["threads"] == 1
+
+
+def test_torch_pruning_and_masking_compute_the_same_network(
+    digits_task: PruningTask, cache_folder: Path
+) -> None:
+    printed = smoke_run("candidate_throughput", cache_folder)
+    rows = json.loads(printed.splitlines()[-1])["rows"]
+    accuracy = {row["contender"]: row["accuracy"] for row in rows}
+    assert accuracy["amc"] == pytest.approx(accuracy["torch-pruning"], abs=0.01)
+    assert accuracy["ours+quick"] == accuracy["ours+quick (warm)"]
+
+
+def test_repairs_help_in_the_order_that_they_promise(
+    digits_task: PruningTask, cache_folder: Path
+) -> None:
+    printed = smoke_run("repair_accuracy", cache_folder)
+    rows = json.loads(printed.splitlines()[-1])["rows"]
+    accuracy = {row["repair"]: row["accuracy"] for row in rows if row["criterion"] == "l1"}
+    assert accuracy["none"] < accuracy["recalibration"] < accuracy["quick"]
+    assert accuracy["full"] >= accuracy["quick"]
