@@ -117,6 +117,8 @@ class _FusedConvolution(nn.Module):
             # The strides of one channel do not tell its memory format, and oneDNN guesses wrong.
             return self._unfused(x, shortcut)
         if shortcut is not None:
+            if not self._fits(x, shortcut):
+                return self._unfused(x, shortcut)
             return torch.ops.mkldnn._convolution_pointwise.binary(
                 x,
                 shortcut,
@@ -146,6 +148,21 @@ class _FusedConvolution(nn.Module):
             images, height, columns * pixels, self._channels
         )
         return rows_first.permute(0, 3, 1, 2)
+
+    def _fits(self, x: Tensor, shortcut: Tensor) -> bool:
+        """Whether a summand has the output's very shape, so that nothing is broadcast."""
+        size = [
+            (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for length, padding, dilation, kernel, stride in zip(
+                x.shape[2:],
+                self._padding,
+                self._dilation,
+                self._weight.shape[2:],
+                self._stride,
+                strict=True,
+            )
+        ]
+        return (*shortcut.shape,) == (len(x), self._channels, *size) and shortcut.dtype == x.dtype
 
     def _unfused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         output = nn.functional.conv2d(
