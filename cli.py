@@ -118,8 +118,12 @@ def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJs
 
     Example: prunetune quickstart --output runs/first
     """
+    import torch
+
     from .search.quickstart import quickstart_spec
 
+    # Several threads only wait for each other on a network this small.
+    torch.set_num_threads(1)
     _run(quickstart_spec(overrides or ()), output, as_json, comparison=True)
 
 
