@@ -136,7 +136,7 @@ class CandidateEvaluator:
         return self._measure(folded, tuple(widths), start)
 
     def build(self, widths: Widths, repair: Repair | None = None) -> nn.Module:
-        """A float32 network of its own, for finalists.
+        """A float32 network of its own, for finalists, recalibrated on all calibration images.
 
         Args:
             widths: Units kept per group.

@@ -87,7 +87,9 @@ def test_measures_are_those_of_the_network_that_is_built(
     digits_task: PruningTask, awkward: PruningTask, repair: Any
 ) -> None:
     for task in (digits_task, awkward):
-        spec = EvaluatorSpec(precision="fp32", repair=repair)
+        # What is built is recalibrated on all calibration images.
+        images = len(task.calibration)
+        spec = EvaluatorSpec(precision="fp32", repair=repair, recalibration=images)
         evaluator = build_evaluator(task, spec, 0)
         for widths in _candidates(evaluator.groups.sizes, 4):
             evaluation = evaluator.evaluate(widths)
