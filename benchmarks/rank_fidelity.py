@@ -13,6 +13,7 @@ accuracy after that, and with the one after full repair, with 95 % bootstrap int
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -121,7 +122,10 @@ def evaluate(widths: Widths) -> dict[str, Any]:
 
 
 def evaluations(options: argparse.Namespace, asked: list[Widths]) -> Iterator[dict[str, Any]]:
-    """Evaluate candidates in as many processes as the options say."""
+    """Evaluate candidates that are not recorded, in as many processes as the options say."""
+    known = _recorded(options.record)
+    yield from (known[widths] for widths in asked if widths in known)
+    asked = [widths for widths in asked if widths not in known]
     if options.processes == 1:
         yield from map(Worker(options).evaluate, asked)
         return
@@ -132,6 +136,13 @@ def evaluations(options: argparse.Namespace, asked: list[Widths]) -> Iterator[di
         initargs=(options,),
     ) as pool:
         yield from pool.map(evaluate, asked)
+
+
+def _recorded(record: Path | None) -> dict[Widths, dict[str, Any]]:
+    if record is None or not record.is_file():
+        return {}
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    return {tuple(row["widths"]): row for row in rows}
 
 
 def candidates(options: argparse.Namespace) -> list[Widths]:
@@ -158,6 +169,9 @@ def main() -> None:
     arguments.add_argument("--validation", type=int, default=1000)
     arguments.add_argument("--criterion", default="activation-residual")
     arguments.add_argument("--processes", type=int, default=2)
+    arguments.add_argument(
+        "--record", type=Path, help="rows are kept in this file, and found there when run again"
+    )
     arguments.add_argument("--plot", type=Path, help="where the scatter plot goes (PNG)")
     options = arguments.parse_args()
     if options.smoke:
@@ -165,8 +179,12 @@ def main() -> None:
         options.finetune, options.processes = 200, 1
     rows = []
     asked = candidates(options)
+    done = len(_recorded(options.record).keys() & set(asked))
     for row in evaluations(options, asked):
         rows.append(row)
+        if options.record is not None and len(rows) > done:
+            with options.record.open("a") as record:
+                record.write(json.dumps(row) + "\n")
         shown = {key: f"{100 * row[key]:.2f}" for key in row if key.endswith("/test")}
         print(f"{len(rows)}/{len(asked)} test accuracy, %: {shown}", flush=True)
     correlations = _print_correlations(options, rows)
@@ -174,7 +192,11 @@ def main() -> None:
         plot(options.plot, rows, options.network)
     print_result(
         "rank_fidelity",
-        **{key: value for key, value in vars(options).items() if key not in ("data", "plot")},
+        **{
+            key: value
+            for key, value in vars(options).items()
+            if key not in ("data", "plot", "record")
+        },
         correlations=correlations,
         rows=rows,
     )
@@ -205,10 +227,16 @@ def _print_correlations(
             [
                 *score.split("/"),
                 *(_interval(result[score].get(target)) for target in targets),
+                "-" if score == targets[-1] else f"{_among_better_half(values, wanted):.2f}",
             ]
         )
     headings = {"full/test": "test after full repair", "finetuned/test": "test after fine-tuning"}
-    columns = ["repair", "score", *(f"with {headings[target]}" for target in targets)]
+    columns = [
+        "repair",
+        "score",
+        *(f"with {headings[target]}" for target in targets),
+        "the last, better half only",
+    ]
     title = f"Spearman's correlation over {len(rows)} candidates of {options.network}"
     print_table(f"{title}, {100 * options.flops:.0f} % FLOPs", columns, lines)
     for key in (key for key in rows[0] if key.endswith("/test")):
@@ -218,6 +246,15 @@ def _print_correlations(
             f"standard deviation {accuracies.std():.2f}"
         )
     return result
+
+
+def _among_better_half(values: list[float], wanted: list[float]) -> float:
+    """Spearman's correlation over the candidates whose target is above its median.
+
+    A search has to tell good candidates from better ones; the bad ones are easily told apart.
+    """
+    better = np.asarray(wanted) > np.median(wanted)
+    return spearman(np.asarray(values)[better], np.asarray(wanted)[better])
 
 
 def _interval(found: tuple[float, float, float] | None) -> str:
