@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,7 +138,7 @@ def for_inference(network: nn.Module, norms: dict[str, str], precision: str) -> 
         norms: BatchNorm that directly follows a layer, by layer name.
         precision: ``fp32`` or ``bf16``.
     """
-    chosen = "bf16" if precision == "bf16" else "fp32"
+    chosen: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" else "fp32"
     with torch.inference_mode():
         folded = fold_batchnorm(cast_network(network, chosen, torch.device("cpu")), norms)
         plan = plan_inference(folded)

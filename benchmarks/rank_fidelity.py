@@ -86,8 +86,8 @@ class Worker:
                 found[f"{repair}/test"] = measured_accuracy(network, norms, self.test, "bf16")
         repaired = evaluator.build(widths, "full")
         for images, task in self.tasks.items():
-            score = measured_accuracy(repaired, norms, task.validation, "bf16")
-            found[f"full/{images} accuracy"] = score
+            validated = measured_accuracy(repaired, norms, task.validation, "bf16")
+            found[f"full/{images} accuracy"] = validated
         found["full/test"] = measured_accuracy(repaired, norms, self.test, "bf16")
         if self.options.finetune:
             found["finetuned/test"] = self._finetuned(repaired, norms)
