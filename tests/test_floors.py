@@ -21,10 +21,12 @@ _FLOORS = {
     "cluster": 5,
     "search": 6,
     "_console": 7,
-    "cli": 8,
-    "__main__": 9,
+    "_commands": 8,
+    "_jobs": 9,
+    "cli": 10,
+    "__main__": 11,
     # What users import in their own tests; nothing inside imports it.
-    "testing": 9,
+    "testing": 11,
 }
 _WITHOUT_RAY = ("models", "rewards", "envs")
 
