@@ -6,12 +6,14 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ClusterError
+from .resources import EvaluatorResources, check_room
+from .storage import check_storage
+from .token import find_token, token_advice
 
 # Ray reads these when it starts. They stop it from rebuilding the environment of `uv run` on every
 # worker, from reporting usage over the network, and from announcing a change of its own defaults.
@@ -38,6 +40,9 @@ class ClusterSpec(BaseModel):
             for, growing and shrinking with it.
         evaluator_cpus: CPUs of one evaluator, > 0; it uses as many threads, at least one.
         evaluator_gpus: GPUs of one evaluator, >= 0; a fraction shares a GPU.
+        storage: Where run folders are kept: a path that all nodes share, or a URI that Ray Tune
+            accepts (``s3://BUCKET/PREFIX``, ``gs://...``, ``hdfs://...``). When left out, run
+            folders are where the driver runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +51,7 @@ class ClusterSpec(BaseModel):
     evaluators: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     evaluator_cpus: float = Field(default=1.0, gt=0)
     evaluator_gpus: float = Field(default=0.0, ge=0)
+    storage: Annotated[str, Field(min_length=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,17 +85,26 @@ def available_cpus() -> int:
 
 
 def connect(spec: ClusterSpec, runtime_env: dict[str, Any] | None = None) -> Cluster:
-    """Start Ray on this machine, or join a running cluster.
+    """Start Ray on this machine, or join a running cluster, and check what a run needs of it.
 
-    Does nothing but describe the cluster when this process is connected already.
+    A process that is connected already stays with its cluster.
 
     Args:
-        spec: Where to connect to.
+        spec: Where to connect to, and what is needed there.
         runtime_env: Ray's runtime environment of a joined cluster (files to ship, variables).
 
     Raises:
-        ClusterError: If the address cannot be reached, refuses us, or Ray does not start.
+        ClusterError: If the address cannot be reached, refuses us, Ray does not start, no node has
+            room for an evaluator, or a node cannot write to the storage.
     """
+    cluster = _connect(spec, runtime_env)
+    check_room(EvaluatorResources(spec.evaluator_cpus, spec.evaluator_gpus))
+    if spec.storage is not None:
+        check_storage(spec.storage)
+    return cluster
+
+
+def _connect(spec: ClusterSpec, runtime_env: dict[str, Any] | None) -> Cluster:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
@@ -146,7 +161,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
 
     if address != "auto":
         _check_reachable(address)
-    if "RAY_AUTH_MODE" not in os.environ and _token_exists():
+    if "RAY_AUTH_MODE" not in os.environ and find_token() is not None:
         # Clusters ask for a token by default since Ray 2.60, but a client sends it only when told.
         os.environ["RAY_AUTH_MODE"] = "token"
     try:
@@ -159,11 +174,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
     except Exception as error:
         text = f"{type(error).__name__} {error}".lower()
         if "token" in text or "unauthenticated" in text or "unauthorized" in text:
-            raise ClusterError(
-                f"The Ray cluster at {address!r} asks for a token: copy the file ~/.ray/auth_token "
-                "of its head node to this machine, or set RAY_AUTH_TOKEN_PATH to where it is, "
-                "together with RAY_AUTH_MODE=token."
-            ) from None
+            raise ClusterError(token_advice(address)) from None
         if address == "auto":
             raise ClusterError(
                 "No Ray cluster runs on this machine, so cluster.address 'auto' has nothing to "
@@ -188,15 +199,6 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address!r} ({_first_line(error)}); check cluster.address, "
             "or leave it out to run on this machine."
         ) from None
-
-
-def _token_exists() -> bool:
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return True
-    try:
-        return (Path.home() / ".ray" / "auth_token").is_file()
-    except RuntimeError:  # no home folder
-        return False
 
 
 def _free_bytes() -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .._plugins import is_reference, nearest
+from .._plugins import nearest
 from ..errors import SpecError
 from .spec_model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
+from .spec_paths import anchor_paths
 
 __all__ = [
     "AgentSpec",
@@ -24,13 +25,14 @@ __all__ = [
     "load_spec",
     "override_values",
     "read_spec",
+    "read_spec_file",
 ]
 
 _Location = tuple[int | str, ...]
 
 
 def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
-    """Read a spec file.
+    """Read a spec file and make its paths absolute.
 
     Args:
         path: A YAML file. Relative paths in it (weights, data, the user's own files) are meant
@@ -40,6 +42,13 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
     Raises:
         SpecError: If the file or an override is not what it should be, in one sentence.
     """
+    spec = read_spec_file(path, overrides)
+    folder = Path(path).expanduser().resolve().parent
+    return SearchSpec.model_validate(anchor_paths(spec.to_dict(), folder))
+
+
+def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
+    """Read a spec file and leave its paths as they are written; see `load_spec`."""
     file = Path(path).expanduser()
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -53,8 +62,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
         raise SpecError(f"The spec file {path} must hold keys and values, such as `budgets:`.")
     override_values(values, overrides)
     values.setdefault("name", file.stem)
-    spec = read_spec(values, str(path))
-    return SearchSpec.model_validate(_anchor(spec.to_dict(), file.resolve().parent))
+    return read_spec(values, str(path))
 
 
 def read_spec(values: Mapping[str, Any], source: str = "the spec") -> SearchSpec:
@@ -105,37 +113,6 @@ def _override(values: dict[str, Any], override: str) -> None:
             target[part] = inner
         target = inner
     target[path[-1]] = value
-
-
-def _anchor(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths of a resolved spec absolute."""
-    task = values["task"]
-    data = task["data"]
-    task["weights"] = _absolute(task["weights"], folder)
-    data["root"] = _absolute(data["root"], folder)
-    compare = values["compare"]
-    named = [data, values["reward"], values["agent"], *values["measures"]]
-    named += [*compare["rewards"], *compare["agents"]]
-    for one in named:
-        one["name"] = _absolute_reference(one["name"], folder)
-    task["model"] = _absolute_reference(task["model"], folder)
-    values["criterion"] = _absolute_reference(values["criterion"], folder)
-    for budgets in (values, *({"budgets": each} for each in compare["budgets"])):
-        renamed = {_absolute_reference(k, folder): v for k, v in budgets["budgets"].items()}
-        budgets["budgets"].clear()
-        budgets["budgets"].update(renamed)
-    return values
-
-
-def _absolute(path: str | None, folder: Path) -> str | None:
-    return None if path is None else str(folder / Path(path).expanduser())
-
-
-def _absolute_reference(name: str, folder: Path) -> str:
-    location, _, attribute = name.rpartition(":")
-    if is_reference(name) and location.endswith(".py"):
-        return f"{_absolute(location, folder)}:{attribute}"
-    return name
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -1,0 +1,34 @@
+"""The token that a Ray cluster asks for; it is sent, and never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["find_token", "token_advice"]
+
+
+def find_token() -> str | None:
+    """The token where Ray looks for it, or ``None``.
+
+    In this order: the variable ``RAY_AUTH_TOKEN``, the file that ``RAY_AUTH_TOKEN_PATH`` names, and
+    ``~/.ray/auth_token``.
+    """
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    try:
+        chosen = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        path = Path(chosen).expanduser() if chosen else Path.home() / ".ray" / "auth_token"
+        return path.read_text().strip() or None
+    except (OSError, RuntimeError, UnicodeDecodeError):  # not there, not ours, or no home folder
+        return None
+
+
+def token_advice(address: str) -> str:
+    """What to do about a cluster that asks for a token, or for another one."""
+    known = "does not accept the token of this machine" if find_token() else "asks for a token"
+    return (
+        f"The Ray cluster at {address!r} {known}: copy the file ~/.ray/auth_token of its head node "
+        "to this machine, or set RAY_AUTH_TOKEN_PATH to where it is, together with "
+        "RAY_AUTH_MODE=token."
+    )
