@@ -32,7 +32,9 @@ class CandidateBuilder:
     def __init__(self, task: PruningTask, statistics: TaskStatistics) -> None:
         self._task = task
         self.statistics = statistics
-        self._quick = QuickRepair(task.network, statistics.moments, statistics.norms)
+        self._quick = QuickRepair(
+            task.network, statistics.moments, statistics.norms, statistics.input_rankings()
+        )
         self._full: FullRepair | None = None
 
     def slim(self, widths: Widths, repair: Repair) -> nn.Module:

@@ -66,6 +66,25 @@ class TaskStatistics:
                 raise ValueError(f"the width of {group.name} is {width}, not in 1..{group.size}")
         return [np.sort(order[:width]) for width, order in zip(widths, self.orders, strict=True)]
 
+    def input_rankings(self) -> dict[str, NDArray[np.int64]]:
+        """Input channels in the order of the ranking, the one to keep longest first.
+
+        Returns:
+            int64 [input channels] by layer name, for layers that read one group and nothing else.
+        """
+        reads: dict[str, list[NDArray[np.int64]]] = {}
+        for group, order in zip(self.groups, self.orders, strict=True):
+            for member in group.readers():
+                reads.setdefault(member.layer, []).append(member.channels[order].reshape(-1))
+        return {
+            layer: channels[0]
+            for layer, channels in reads.items()
+            if len(channels) == 1
+            and layer in self.moments
+            and self.moments[layer].mean[0].numel()
+            == len(channels[0]) * self.moments[layer].per_channel
+        }
+
 
 def gather_statistics(
     task: PruningTask, criterion: str, seed: int, progress: Progress = SILENT

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..slimming import KeptChannels
 from .moments import LayerMoments
+from .nested import NestedRegression
 
 __all__ = ["RIDGE", "QuickRepair", "covariance_with_ridge", "regress_columns"]
 
@@ -50,12 +51,15 @@ class QuickRepair:
     to channel reconstruction of He et al. 2017, arXiv 1707.06168, with patches for channels).
 
     A layer's solution depends on the kept channels of its own input alone, and searches come back
-    to the same ones, so solutions are kept in memory (least recently used ones go first).
+    to the same ones, so solutions are kept in memory (least recently used ones go first). Where the
+    kept channels are the first ones of a known ranking, one factorisation serves all widths.
 
     Args:
         network: The dense network.
         moments: Moments of what its layers read.
         norms: BatchNorm that directly follows a layer, by layer name.
+        rankings: Input channels of a layer, the one that stays longest first, int64 [C], for
+            layers in one convolution group where candidates keep the first ones of such an order.
     """
 
     def __init__(
@@ -63,10 +67,13 @@ class QuickRepair:
         network: nn.Module,
         moments: Mapping[str, LayerMoments],
         norms: Mapping[str, str],
+        rankings: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self._network = network
         self._moments = moments
         self._norms = norms
+        self._rankings = dict(rankings or {})
+        self._nested: dict[str, NestedRegression] = {}
         self._solutions: OrderedDict[tuple[str, bytes], _Solution] = OrderedDict()
         self._bytes = 0
 
@@ -106,7 +113,14 @@ class QuickRepair:
             return solution
         layer = self._network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        solution = _regress(layer, self._moments[name], inputs)
+        regression = _LayerRegression(layer, self._moments[name])
+        ranking = self._rankings.get(name)
+        if ranking is not None and np.array_equal(np.sort(ranking[: len(inputs)]), inputs):
+            if name not in self._nested:
+                self._nested[name] = regression.nested(ranking)
+            solution = regression.ranked(self._nested[name], ranking, len(inputs))
+        else:
+            solution = regression.solve(inputs)
         self._solutions[key] = solution
         self._bytes += solution.bytes
         while self._bytes > _CACHE_BYTES and len(self._solutions) > 1:
@@ -144,30 +158,67 @@ def regress_columns(matrix: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
     return torch.cholesky_solve(cross @ matrix.mT, factor).mT
 
 
-def _regress(
-    layer: nn.Conv2d | nn.Linear, moments: LayerMoments, inputs: NDArray[np.int64]
-) -> _Solution:
-    weight = layer.weight.detach()
-    parts = len(moments.mean)
-    channels = weight.shape[1]  # of one convolution group
-    kept = torch.from_numpy(np.unique(inputs % channels) if parts > 1 else inputs)
-    per_channel = moments.per_channel
-    columns = (kept[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
-    positions = weight[0, 0].numel()
-    weights, shifts = [], []
-    for part, rows in enumerate(weight.double().chunk(parts)):
-        covariance = covariance_with_ridge(moments.covariance[part].double())
-        mean = moments.mean[part].double()
-        if per_channel == positions:
-            matrix = rows.reshape(len(rows), -1)
-        else:  # every kernel position is a row of its own
-            matrix = rows.reshape(len(rows), channels, positions).transpose(1, 2)
-            matrix = matrix.reshape(-1, channels)
-        solved = regress_columns(matrix, covariance, columns)
-        shift = matrix @ mean - solved @ mean[columns]
-        if per_channel != positions:
-            solved = solved.reshape(len(rows), positions, -1).transpose(1, 2)
-            shift = shift.reshape(len(rows), positions).sum(dim=1)
-        weights.append(solved.reshape(len(rows), len(kept), *weight.shape[2:]))
-        shifts.append(shift)
-    return _Solution(torch.cat(weights).float(), torch.cat(shifts).float())
+class _LayerRegression:
+    """The regressions of one layer's weights on its kept inputs, one for each convolution group."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, moments: LayerMoments) -> None:
+        self._weight = layer.weight.detach()
+        self._moments = moments
+        self._channels = self._weight.shape[1]  # of one convolution group
+        self._positions = self._weight[0, 0].numel()
+        self._parts = len(moments.mean)
+
+    def solve(self, inputs: NDArray[np.int64]) -> _Solution:
+        """The solution for any input channels that stay, ascending int64 [C']."""
+        kept = torch.from_numpy(np.unique(inputs % self._channels) if self._parts > 1 else inputs)
+        columns = self._columns(kept)
+        solved = [
+            regress_columns(self._matrix(part), self._covariance(part), columns)
+            for part in range(self._parts)
+        ]
+        return self._solution(solved, columns)
+
+    def nested(self, ranking: NDArray[np.int64]) -> NestedRegression:
+        """What all solutions along a ranking of the input channels have in common."""
+        order = self._columns(torch.from_numpy(ranking))
+        return NestedRegression(self._matrix(0), self._covariance(0), order)
+
+    def ranked(
+        self, nested: NestedRegression, ranking: NDArray[np.int64], channels: int
+    ) -> _Solution:
+        """The solution for the first ``channels`` input channels of a ranking."""
+        order = self._columns(torch.from_numpy(ranking[:channels]))
+        columns, ascending = order.sort()
+        return self._solution([nested.solve(len(order))[:, ascending].double()], columns)
+
+    def _columns(self, channels: Tensor) -> Tensor:
+        per_channel = self._moments.per_channel
+        return (channels[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
+
+    def _covariance(self, part: int) -> Tensor:
+        return covariance_with_ridge(self._moments.covariance[part].double())
+
+    def _matrix(self, part: int) -> Tensor:
+        """Weights of a convolution group, float64 [rows, D]."""
+        rows = self._weight.chunk(self._parts)[part].double()
+        if self._shares_positions:  # every kernel position is a row of its own
+            matrix = rows.reshape(len(rows), self._channels, self._positions).transpose(1, 2)
+            return matrix.reshape(-1, self._channels)
+        return rows.reshape(len(rows), -1)
+
+    @property
+    def _shares_positions(self) -> bool:
+        return self._moments.per_channel != self._positions
+
+    def _solution(self, solved: list[Tensor], columns: Tensor) -> _Solution:
+        """Weights [rows, kept columns] of every convolution group as those of a layer."""
+        weights, shifts = [], []
+        for part, kept in enumerate(solved):
+            mean = self._moments.mean[part].double()
+            shift = self._matrix(part) @ mean - kept @ mean[columns]
+            if self._shares_positions:
+                kept = kept.reshape(-1, self._positions, kept.shape[1]).transpose(1, 2)
+                shift = shift.reshape(-1, self._positions).sum(dim=1)
+            weights.append(kept.reshape(len(kept), -1, *self._weight.shape[2:]))
+            shifts.append(shift)
+        return _Solution(torch.cat(weights).float(), torch.cat(shifts).float())

@@ -16,6 +16,7 @@ from prunetune.models.repair.moments import moments_to_store, stored_moments
 from prunetune.models.repair.patches import layer_patches, sample_sites
 from prunetune.models.repair.quick import RIDGE, covariance_with_ridge, regress_columns
 from prunetune.models.slimming import kept_channels
+from prunetune.models.statistics import TaskStatistics
 from torch import Tensor, nn
 
 from .networks import (
@@ -275,6 +276,30 @@ def test_wide_layers_share_one_regression_over_positions() -> None:
     transfer = np.linalg.solve(regular[:200, :200], regular[:200])
     expected = np.einsum("oikl,ji->ojkl", layer.weight.detach().numpy(), transfer)
     assert np.allclose(slimmed[2].weight, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(OWN_NETWORKS))
+def test_along_a_ranking_solutions_are_those_of_a_solve_of_their_own(name: str) -> None:
+    network, groups = traced_own(name)
+    images = images_for(groups)
+    moments = gather_moments(network, _readers(groups, network), images)
+    draw = np.random.default_rng(0)
+    orders = tuple(draw.permutation(size) for size in groups.sizes)
+    norms = norms_after(network, images)
+    statistics = TaskStatistics(groups, orders, moments, norms)
+    rankings = statistics.input_rankings()
+    assert rankings or name == "Grouped"
+    nested = QuickRepair(network, moments, norms, rankings)
+    plain = QuickRepair(network, moments, norms)
+    for share in (0.2, 0.6, 1.0):
+        kept = statistics.kept_units([max(1, round(share * size)) for size in groups.sizes])
+        channels = kept_channels(network, groups, kept)
+        found, expected = slim(network, groups, kept), slim(network, groups, kept)
+        nested.apply(found, channels)
+        plain.apply(expected, channels)
+        others = weights_of(expected)
+        for key, weight in weights_of(found).items():
+            assert torch.allclose(weight, others[key], atol=1e-4 * float(others[key].abs().max()))
 
 
 def test_dense_network_and_moments_stay_as_they_are_and_solutions_are_reused() -> None:
