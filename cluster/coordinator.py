@@ -17,10 +17,10 @@ from ..rewards.evaluation import Evaluation
 from .lane import Job, Lane
 from .resources import EvaluatorResources, capacity
 from .store import EvaluationStore
-from .worker import EvaluatorFactory, Widths, failed_evaluation, sentence
+from .worker import EvaluatorFactory, Widths, lost_evaluation, sentence
 
-# A candidate that was on its way in this many evaluator processes when they died is to blame.
-MAX_TRIES = 3
+# A candidate whose evaluator died is sent to another one so many times before it is to blame.
+MAX_RETRIES = 3
 
 _SCALING_SECONDS = 5.0
 
@@ -201,9 +201,8 @@ class Coordinator:
         for position, job in enumerate(jobs):
             # A worker evaluates in the order of sending, so only the first can have killed it.
             job.tries += position == 0
-            if job.tries >= MAX_TRIES:
-                message = f"{MAX_TRIES} evaluator processes died evaluating it; last: {reason}"
-                self.finish(job, failed_evaluation(job.widths, message))
+            if job.tries > MAX_RETRIES:
+                self.finish(job, lost_evaluation(job.widths, job.tries, reason))
             else:
                 self._enqueue(job)
 

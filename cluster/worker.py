@@ -13,6 +13,9 @@ from ..rewards.evaluation import Evaluation
 
 Widths = tuple[int, ...]
 
+# How the error of an evaluation begins that failed without having been heard of.
+_LOST = "EvaluatorDied: "
+
 
 class Evaluator(Protocol):
     """What the pool needs of an evaluator; built once in every worker."""
@@ -39,6 +42,27 @@ class Built:
 def failed_evaluation(widths: Widths, error: str, seconds: float = 0.0) -> Evaluation:
     """The evaluation of a candidate that could not be evaluated."""
     return Evaluation(widths=widths, measures={}, costs={}, seconds=seconds, error=error)
+
+
+def lost_evaluation(widths: Widths, deaths: int, reason: str) -> Evaluation:
+    """The evaluation of a candidate all of whose evaluator processes died.
+
+    Args:
+        widths: The candidate.
+        deaths: How many died while evaluating it.
+        reason: Of the last death.
+    """
+    message = f"{deaths} evaluator processes died evaluating it; last: {reason}"
+    return failed_evaluation(widths, _LOST + message)
+
+
+def is_lost(error: str | None) -> bool:
+    """Whether an evaluation's error says that its evaluator processes died.
+
+    It may have been the candidate (out of memory, say) or the machine; nobody can tell, so a later
+    process of the run may try such a candidate again. What an evaluation itself raised is final.
+    """
+    return error is not None and error.startswith(_LOST)
 
 
 def sentence(error: BaseException) -> str:

@@ -20,12 +20,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..cluster.worker import is_lost
 from ..errors import RunFolderError
 from ..rewards.evaluation import Evaluation
 from .run_folder import sync_folder, write_durably
@@ -67,6 +69,9 @@ class EvaluationRecord:
     Looking up is a dictionary access. Pickling carries the folder and the key; unpickling opens
     the folder again. Several processes may write to one folder.
 
+    An evaluation that was lost (`prunetune.cluster.worker.is_lost`) is not found again once the
+    record is reopened: its candidate gets another chance, and a second evaluation replaces it.
+
     Args:
         folder: ``RUN/evaluations``; made if it is missing.
         key: Rows of other keys are kept, but not seen.
@@ -92,7 +97,7 @@ class EvaluationRecord:
                 "make the folder readable and writable."
             ) from error
 
-    def __reduce__(self) -> tuple[type[EvaluationRecord], tuple[Path, RecordKey]]:
+    def __reduce__(self) -> tuple[Any, tuple[Path, RecordKey]]:
         return EvaluationRecord, (self.folder, self.key)
 
     def __len__(self) -> int:
@@ -154,8 +159,9 @@ class EvaluationRecord:
                 path.rename(path.with_name(path.name + _CORRUPT))
         table = _only(self.key, everything)
         if table.num_rows:
-            identities = _identities(table.column("widths"))
-            self._index = dict(zip(identities, range(len(identities)), strict=True))
+            rows = zip(_identities(table.column("widths")), itertools.count())
+            final = _final(table)
+            self._index = dict(itertools.compress(rows, final) if final is not None else rows)
             self._loaded = table.drop_columns(["widths", *_KEY_COLUMNS]).combine_chunks()
 
     def _is_merging(self) -> bool:
@@ -282,21 +288,33 @@ def _only(key: RecordKey, table: pa.Table) -> pa.Table:
 
 
 def _unique(table: pa.Table) -> pa.Table:
-    """Leave out rows whose key and widths were there before."""
+    """One row per key and widths: the first one that was not lost, if there is any."""
     identities = _identities(table.column("widths"))
     code = np.zeros(table.num_rows, dtype=np.int64)
     for name in _KEY_COLUMNS:
         column = table.column(name).combine_chunks()
         code = code * (len(column.dictionary) + 1) + column.indices.to_numpy()
     first: dict[object, int] = {}
-    keyed: list[bytes] | zip[tuple[bytes, int]] = identities
+    keyed: list[Any] = identities
     if code.size and code.min() != code.max():
-        keyed = zip(identities, code.tolist(), strict=True)
+        keyed = list(zip(identities, code.tolist(), strict=True))
+    final = _final(table)
+    if final is not None:
+        for row in itertools.compress(range(len(keyed)), final):
+            first.setdefault(keyed[row], row)
     for row, identity in enumerate(keyed):
         first.setdefault(identity, row)
     if len(first) == table.num_rows:
         return table
-    return table.take(pa.array(first.values(), pa.int64()))
+    return table.take(pa.array(sorted(first.values()), pa.int64()))
+
+
+def _final(table: pa.Table) -> list[bool] | None:
+    """Which rows are evaluations that were not lost; ``None`` for all, which costs no time."""
+    errors = table.column("error")
+    if errors.null_count == len(errors):
+        return None
+    return [not is_lost(error) for error in errors.to_pylist()]
 
 
 def _identity(widths: tuple[int, ...]) -> bytes:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +18,7 @@ import yaml
 from .. import __version__
 from ..errors import RunFolderError
 from .environment import describe_environment
+from .locks import hold
 
 Status = Literal["running", "interrupted", "failed", "finished"]
 
@@ -185,7 +184,7 @@ class RunFolder:
     @classmethod
     def _fill(cls, folder: Path, spec: Mapping[str, Any]) -> None:
         written: list[Path] = []
-        text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+        text = _as_yaml(spec)
         marker = {
             "format": FORMAT,
             "prunetune": __version__,
@@ -240,6 +239,14 @@ class RunFolder:
         """The file ``summary.json``."""
         return self.path / "summary.json"
 
+    def write_spec(self, spec: Mapping[str, Any]) -> None:
+        """Replace the resolved spec.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        self.write_text("spec.yaml", _as_yaml(spec))
+
     def read_spec(self) -> dict[str, Any]:
         """The resolved spec as plain values.
 
@@ -257,7 +264,7 @@ class RunFolder:
 
     def read_environment(self) -> dict[str, Any]:
         """What `create` noted of the machine and its packages."""
-        return self._read_json(self.path / "environment.json")
+        return self.read_json("environment.json")
 
     def read_summary(self) -> dict[str, Any]:
         """The summary; empty before the first one is written.
@@ -265,7 +272,7 @@ class RunFolder:
         Raises:
             RunFolderError: If it is damaged.
         """
-        return self._read_json(self.summary_path) if self.summary_path.exists() else {}
+        return self.read_json("summary.json") if self.summary_path.exists() else {}
 
     def update_summary(self, **values: Any) -> dict[str, Any]:
         """Replace some of the summary's top-level values, atomically; returns the whole.
@@ -305,6 +312,21 @@ class RunFolder:
         """Write a JSON file of the run atomically; see `write_text`."""
         return self.write_text(name, _as_json(value))
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            RunFolderError: If it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"The file {path} cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise RunFolderError(f"The file {path} is not a JSON object; restore it from a copy.")
+        return value
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run, so that no second process runs or resumes it at the same time.
@@ -314,36 +336,12 @@ class RunFolder:
         Raises:
             RunFolderError: If another process holds it or the folder is not writable.
         """
-        path = self.path / _LOCK
-        try:
-            file = open(path, "a+")
-        except OSError as error:
-            raise RunFolderError(
-                f"The run folder {self.path} cannot be written ({error.strerror or error}); make "
-                "it writable."
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise RunFolderError(
-                    f"The run {self.path} is in use by {holder}; wait for it to end, or stop it."
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        with hold(self.path / _LOCK):
             yield
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"The file {path} cannot be read: {error}") from error
-        if not isinstance(value, dict):
-            raise RunFolderError(f"The file {path} is not a JSON object; restore it from a copy.")
-        return value
+
+def _as_yaml(spec: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
 
 
 def _as_json(value: Any) -> str:

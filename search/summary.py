@@ -66,6 +66,7 @@ class Best(_Part):
         seed: Of the agent.
         evaluations: Candidates that the search asked for.
         feasible_candidates: How many of them kept all budgets.
+        finalists: Widths of the candidates that were fully repaired, one of which is the best.
         error: Why it ended early, or without a network.
         feasible: Whether the network keeps every budget.
         widths: Units kept per channel group.
@@ -89,6 +90,7 @@ class Best(_Part):
     seed: int
     evaluations: int
     feasible_candidates: int
+    finalists: tuple[tuple[int, ...], ...] = ()
     error: str | None = None
     feasible: bool = False
     widths: tuple[int, ...] | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 import torch
@@ -15,13 +15,18 @@ from ray import tune
 from ..envs.problem import Outcome, PruningProblem
 from ..errors import EvaluationError, PluginError, SpecError
 from .agents import Agent, make_agent
+from .checkpoints import TrialProgress, read_checkpoint, seal_checkpoint, whole_checkpoints
 from .history import AskedCandidate, TrialHistory
+from .locks import take
 from .problem_spec import ProblemSpec
 from .trials import TrialSpec
 
 __all__ = ["ACCURACY", "SearchTrial", "TrialContext"]
 
-_PROGRESS = "trial.json"
+_log = logging.getLogger(__name__)
+
+# The process of an earlier attempt may outlive its driver for some seconds.
+_PATIENCE_SECONDS = 60.0
 
 ACCURACY = "accuracy"
 """The measure that progress lines show beside the reward, where it is recorded."""
@@ -32,6 +37,8 @@ class TrialContext(BaseModel):
 
     Attributes:
         histories: Folder of the trials' histories.
+        experiments: Folders of Tune's experiments with these trials, the present one included;
+            trials continue from the newest checkpoint in any of them.
         pool: Name of the evaluator pool.
         structure: Tables of the network.
         dense: The dense network's evaluation as a row.
@@ -43,6 +50,7 @@ class TrialContext(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     histories: Path
+    experiments: tuple[Path, ...]
     pool: str
     structure: dict[str, Any]
     dense: dict[str, Any]
@@ -93,66 +101,103 @@ class SearchTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trial = TrialSpec.model_validate(config["trial"])
-        environment = self._context.problem(trial)
-        self._problem: PruningProblem = environment.build()
-        evaluations = self._context.evaluations
-        self._agent: Agent | None = None
+        self._trial = TrialSpec.model_validate(config["trial"])
+        self._history = TrialHistory(self._context.histories / self._trial.name)
+        # Whoever else works on this trial is on its way out, and must not write any more.
+        self._lock: TextIO | None = take(self._history.folder / ".lock", _PATIENCE_SECONDS)
+        self._environment = self._context.problem(self._trial)
+        self._problem: PruningProblem = self._environment.build()
+        self._progress = TrialProgress()
         self._failure: str | None = None
+        self._agent = self._make_agent()
+        self._continue()
+        self._settled = False
+
+    def _make_agent(self) -> Agent | None:
+        trial = self._trial
         try:
-            self._agent = make_agent(
-                trial.agent, self._problem, environment, trial.seed, evaluations
+            return make_agent(
+                trial.agent,
+                self._problem,
+                self._environment,
+                trial.seed,
+                self._context.evaluations,
             )
         except (PluginError, SpecError) as error:
             self._failure = str(error)
-        self._history = TrialHistory(self._context.histories / trial.name)
-        self._restored_here = False
-        self._asked = 0
-        self._best: dict[str, float] = {}
+            return None
+
+    def _continue(self) -> None:
+        """Load the newest checkpoint that can be loaded; without one the trial begins afresh."""
+        folders = [
+            folder
+            for experiment in self._context.experiments
+            for folder in (experiment / self._trial.name).glob("checkpoint_*")
+        ]
+        for folder, progress in whole_checkpoints(folders):
+            try:
+                self._load(folder, progress)
+                return
+            except Exception as error:
+                _log.warning("The checkpoint %s cannot be loaded: %s", folder, error)
+                # Perhaps half of it was.
+                if self._agent is not None:
+                    self._agent.stop()
+                self._agent = self._make_agent()
+
+    def _load(self, folder: Path, progress: TrialProgress) -> None:
+        if self._agent is not None:
+            self._agent.load(folder)
+        self._progress = progress
 
     def step(self) -> dict[str, Any]:
         """Run one iteration of the agent."""
-        if not self._restored_here:
+        if not self._settled:
             # Iterations after the checkpoint are repeated, and perhaps fewer of them.
-            self._history.drop_after(self.iteration - 1)
-            self._restored_here = True
+            self._history.drop_after(self._progress.iterations - 1)
+            self._settled = True
         if self._agent is None:
             return self._report(done=True, failure=self._failure)
+        progress = self._progress
         try:
-            iteration = self._agent.iterate(self._context.evaluations - self._asked)
+            iteration = self._agent.iterate(self._context.evaluations - progress.asked)
         except EvaluationError as error:
             return self._report(done=True, failure=str(error))
         if iteration.outcome is None:
             return self._report(done=True)
         rows = self._rows(iteration.widths.tolist(), iteration.outcome)
-        self._history.write(self.iteration, rows)
-        self._asked += len(rows)
-        self._remember_best(iteration.outcome)
+        self._history.write(progress.iterations, rows)
+        self._progress = TrialProgress(
+            iterations=progress.iterations + 1,
+            asked=progress.asked + len(rows),
+            best=self._best_of(iteration.outcome),
+        )
         share = {"feasible_share": float(iteration.outcome.feasible.mean())}
         return self._report(
-            done=self._asked >= self._context.evaluations, **{**iteration.figures, **share}
+            done=self._progress.asked >= self._context.evaluations, **{**iteration.figures, **share}
         )
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the agent and the counts."""
+        """Write the agent and how far it has come."""
         folder = Path(checkpoint_dir)
         if self._agent is not None:
             self._agent.save(folder)
-        (folder / _PROGRESS).write_text(json.dumps({"asked": self._asked, "best": self._best}))
+        seal_checkpoint(folder, self._progress)
 
     def load_checkpoint(self, checkpoint: str) -> None:
-        """Continue from what `save_checkpoint` wrote."""
+        """Continue from what `save_checkpoint` wrote, unless we have come further already."""
         folder = Path(checkpoint)
-        if self._agent is not None:
-            self._agent.load(folder)
-        progress = json.loads((folder / _PROGRESS).read_text())
-        self._asked, self._best = progress["asked"], progress["best"]
-        self._restored_here = False
+        progress = read_checkpoint(folder)
+        if progress is not None and progress.iterations > self._progress.iterations:
+            self._load(folder, progress)
 
     def cleanup(self) -> None:
         """Stop the agent."""
         if self._agent is not None:
             self._agent.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _rows(self, widths: list[list[int]], outcome: Outcome) -> list[AskedCandidate]:
         names = [budget.cost for budget in self._problem.budgets]
@@ -166,17 +211,19 @@ class SearchTrial(tune.Trainable):
                     reward=math.nan if failed else float(outcome.rewards[index]),
                     costs={**limited, **evaluation.costs},
                     feasible=bool(outcome.feasible[index]),
-                    evaluations_before=self._asked + index,
+                    evaluations_before=self._progress.asked + index,
                 )
             )
         return rows
 
-    def _remember_best(self, outcome: Outcome) -> None:
+    def _best_of(self, outcome: Outcome) -> dict[str, float]:
+        """The figures of the best feasible candidate so far."""
+        best = self._progress.best
         for index, evaluation in enumerate(outcome.evaluations):
             reward = float(outcome.rewards[index])
-            if not outcome.feasible[index] or reward <= self._best.get("reward", -math.inf):
+            if not outcome.feasible[index] or reward <= best.get("reward", -math.inf):
                 continue
-            self._best = {
+            best = {
                 "reward": reward,
                 ACCURACY: evaluation.measures.get(ACCURACY, math.nan),
                 **{
@@ -186,7 +233,9 @@ class SearchTrial(tune.Trainable):
                     )
                 },
             }
+        return best
 
     def _report(self, done: bool, **figures: Any) -> dict[str, Any]:
-        best = {f"best_{name}": value for name, value in self._best.items()}
-        return {"done": done, "evaluations": self._asked, **best, **figures}
+        progress = self._progress
+        best = {f"best_{name}": value for name, value in progress.best.items()}
+        return {"done": done, "evaluations": progress.asked, **best, **figures}

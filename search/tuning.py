@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -11,17 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
-from ..errors import RunFolderError
 from ..models.progress import SILENT, Progress
+from .run_folder import sync_folder
 from .trainable import ACCURACY, SearchTrial, TrialContext
 from .trials import TrialSpec
 
-__all__ = ["Ended", "run_trials"]
+__all__ = ["Ended", "experiments", "retire_experiment", "run_trials"]
+
+_log = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 10.0
+
+_STATE = "experiment_state-*.json"
+_RETIRED = "-retired-"
+
+# Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
+_MAX_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -30,9 +39,11 @@ class Ended:
 
     Attributes:
         failure: Why it ended early, or ``None``.
+        final: Whether repeating it would not help: what the user gave cannot be used.
     """
 
     failure: str | None
+    final: bool = True
 
 
 def run_trials(
@@ -64,7 +75,7 @@ def run_trials(
     _ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
     progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
     try:
-        results = _tuner(folder, trainable, trials, concurrent).fit()
+        results = _fit(folder, trainable, trials, concurrent)
     finally:
         _ReportProgress.begin(SILENT, {}, 0)
         progress.finish()
@@ -73,31 +84,75 @@ def run_trials(
         if result.error is None and not (result.metrics or {}).get("done"):
             raise KeyboardInterrupt
         # A trial that never reported has no configuration here; its folder bears its name.
-        ended[Path(result.path).name] = Ended(_failure(result.error, result.metrics or {}))
+        failure = _failure(result.error, result.metrics or {})
+        ended[Path(result.path).name] = Ended(failure, final=result.error is None)
     return ended
 
 
-def _tuner(
+def experiments(folder: Path) -> tuple[Path, ...]:
+    """Folders of the experiments of a run, given its present one, which comes first."""
+    return folder, *sorted(folder.parent.glob(f"{folder.name}{_RETIRED}*"))
+
+
+def retire_experiment(folder: Path) -> None:
+    """Put Tune's experiment aside; trials of the next continue from its checkpoints.
+
+    Args:
+        folder: ``RUN/tune``.
+    """
+    if folder.exists():
+        number = len(experiments(folder))
+        folder.rename(folder.with_name(f"{folder.name}{_RETIRED}{number}"))
+        sync_folder(folder.parent)
+
+
+def _fit(
     folder: Path, trainable: Any, trials: Sequence[TrialSpec], concurrent: int
-) -> tune.Tuner:
+) -> tune.ResultGrid:
+    """Restore the experiment where it is whole, else begin one anew."""
     space = {"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])}
-    if tune.Tuner.can_restore(str(folder)):
+    tuner = None
+    if _is_whole(folder):
         try:
-            return tune.Tuner.restore(
+            tuner = tune.Tuner.restore(
                 str(folder),
                 trainable=trainable,
                 param_space=space,
                 resume_unfinished=True,
                 resume_errored=True,
             )
-        except Exception as error:
-            raise RunFolderError(
-                f"Ray Tune's state in {folder} cannot be restored ({error}); evaluations and "
-                "histories are intact."
-            ) from error
+        except Exception as error:  # another version of Ray wrote it, say
+            _log.warning("Ray Tune cannot restore %s (%s); it begins anew.", folder, error)
+    if tuner is None:
+        # Nothing is lost with it: histories are ours, and trials find their checkpoints themselves.
+        retire_experiment(folder)
+        tuner = _new_tuner(folder, trainable, space, concurrent)
+    return tuner.fit()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all of Tune's own state can be read; a crash may leave any of its files half-written.
+
+    Tune itself notices only some of that, and in the middle of a run.
+    """
+    if not any(folder.glob(_STATE)):
+        return False
+    try:
+        for path in folder.glob("*.json"):
+            json.loads(path.read_text())
+        for path in folder.glob("*.pkl"):
+            cloudpickle.loads(path.read_bytes())
+    except Exception:  # a damaged pickle raises anything
+        return False
+    return (folder / "tuner.pkl").is_file()
+
+
+def _new_tuner(
+    folder: Path, trainable: Any, space: Mapping[str, Any], concurrent: int
+) -> tune.Tuner:
     return tune.Tuner(
         trainable,
-        param_space=space,
+        param_space=dict(space),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -110,7 +165,7 @@ def _tuner(
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=1, num_to_keep=3, checkpoint_at_end=True
             ),
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             callbacks=[_ReportProgress()],
             verbose=0,
         ),

@@ -1,0 +1,341 @@
+"""One run: its searches under Tune, then its best candidates, then its summary."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..cluster.pool import EvaluatorPool
+from ..cluster.resources import EvaluatorResources, capacity
+from ..envs.budget import parse_budgets
+from ..errors import PruneTuneError, RunFolderError
+from ..models.artifact import save_artifact
+from ..models.progress import Progress
+from .finalists import Finished, finish_candidates, pick_finalists, test_dense
+from .history import AskedCandidate, TrialHistory
+from .prepare import Prepared
+from .problem_spec import measured_costs
+from .record import EvaluationRecord
+from .run_folder import RunFolder
+from .run_record import RunRecord
+from .signals import ended_by_signals
+from .spec_model import SearchSpec
+from .summary import Best, Counts, Dense, Summary, read_summary, write_summary
+from .trainable import ACCURACY, TrialContext
+from .trials import TrialSpec, comparison_trials
+from .tuning import Ended, experiments, run_trials
+
+__all__ = ["Run"]
+
+# A trial keeps so many evaluators busy with the candidates of one iteration while it learns.
+_EVALUATORS_PER_TRIAL = 16
+
+
+@dataclass
+class Run:
+    """One process's part in a run, from wherever an earlier one left it.
+
+    Attributes:
+        folder: The run, whose lock this process holds.
+        spec: Its spec.
+        prepared: What evaluates candidates, with weights that other processes can load.
+        progress: Told what happens.
+    """
+
+    folder: RunFolder
+    spec: SearchSpec
+    prepared: Prepared
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._trials = comparison_trials(self.spec)
+        self._began = time.monotonic()
+        self._summary = read_summary(self.folder) or self._first_summary()
+        self._earlier = self._summary.wall_seconds
+
+    def run(self) -> Summary:
+        """Search, finish the best candidates, and say so in the summary.
+
+        Raises:
+            PruneTuneError: If the run failed, after that was noted in its summary.
+            KeyboardInterrupt: If the user stopped it; the run can be resumed.
+        """
+        self._write(status="running", error=None)
+        try:
+            with ended_by_signals():
+                ended = self._search()
+                self._finish(ended)
+            self._check_ended(ended)
+        except KeyboardInterrupt:
+            self._write(status="interrupted")
+            raise
+        except PruneTuneError as error:
+            self._write(status="failed", error=str(error))
+            raise
+        except Exception as error:
+            self._write(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self._write(status="finished")
+        return self._summary
+
+    def _check_ended(self, ended: dict[str, Ended]) -> None:
+        """Whether all searches ended for good; what broke off is another process's to continue."""
+        broken = {name: each.failure for name, each in ended.items() if not each.final}
+        for name, failure in broken.items():
+            raise RunFolderError(
+                f"{len(broken)} of {len(self._trials)} searches broke off, {name} with: {failure}; "
+                f"nothing is lost: remove the cause, then `prunetune resume {self.folder.path}`."
+            )
+
+    def _search(self) -> dict[str, Ended]:
+        spec, evaluator = self.spec, self.prepared.evaluator
+        record = RunRecord(self.folder.evaluations, self.prepared.record_key)
+        resources = EvaluatorResources(spec.cluster.evaluator_cpus, spec.cluster.evaluator_gpus)
+        # A pool of a driver that was killed may live on for seconds, so each has its own name.
+        name = f"{self.folder.name}-{_digest(self.folder.path)}-{time.time_ns()}"
+        began, earlier = time.monotonic(), self._summary.search_seconds
+        self.progress.note(f"The run is in {self.folder.path}")
+        with EvaluatorPool.start(
+            name,
+            self.prepared.factory,
+            record,
+            workers=spec.cluster.evaluators,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+        ) as pool:
+            context = TrialContext(
+                histories=self.folder.histories,
+                experiments=experiments(self.folder.tune),
+                pool=pool.name,
+                structure=evaluator.groups.structure.to_dict(),
+                dense=evaluator.dense.to_row(),
+                evaluations=spec.evaluations,
+                shield=spec.shield,
+                smallest=spec.smallest,
+            )
+            try:
+                return run_trials(
+                    self.folder.tune, self._trials, context, self._concurrent(), self.progress
+                )
+            finally:
+                seconds = earlier + time.monotonic() - began
+                self._write(search_seconds=seconds, evaluations=self._count(seconds))
+
+    def _concurrent(self) -> int:
+        if self.spec.compare.concurrent != "auto":
+            return self.spec.compare.concurrent
+        chosen = self.spec.cluster
+        resources = EvaluatorResources(chosen.evaluator_cpus, chosen.evaluator_gpus)
+        workers = chosen.evaluators if chosen.evaluators != "auto" else capacity(resources)
+        # Two at least: one learns while the other's candidates are evaluated.
+        return min(len(self._trials), max(2, math.ceil(workers / _EVALUATORS_PER_TRIAL) + 1))
+
+    def _count(self, seconds: float) -> Counts:
+        record = EvaluationRecord(self.folder.evaluations, self.prepared.record_key)
+        table = record.table()
+        asked = sum(len(self._history(trial)) for trial in self._trials)
+        unique = table.num_rows
+        return Counts(
+            asked=asked,
+            unique=unique,
+            # Candidates of an iteration that was interrupted are in the record, but nobody's.
+            cached=max(0, asked - unique),
+            failed=unique - table.column("error").null_count,
+            per_second=unique / seconds if seconds > 0 else 0.0,
+        )
+
+    def _history(self, trial: TrialSpec) -> list[AskedCandidate]:
+        return TrialHistory(self.folder.histories / trial.name).load()
+
+    # --- finalists --------------------------------------------------------------------------
+
+    def _finish(self, ended: dict[str, Ended]) -> None:
+        cluster = self.spec.cluster
+        resources = {"num_cpus": cluster.evaluator_cpus, "num_gpus": cluster.evaluator_gpus}
+        if self._summary.dense.test is None:
+            dense = self._summary.dense
+            tested = test_dense(self.prepared.factory, resources)
+            self._write(dense=dense.model_copy(update={"test": tested}))
+        trials = {trial.name: trial for trial in self._trials}
+        histories = {trial.name: self._history(trial) for trial in self._trials}
+        failures = {name: each.failure for name, each in ended.items()}
+        finalists = {
+            name: pick_finalists(asked, self.spec.finalists) for name, asked in histories.items()
+        }
+        there = {best.trial: best for best in self._still_good(histories, finalists)}
+        for name, trial in trials.items():
+            if not finalists[name]:
+                reason = failures.get(name) or (
+                    "No candidate kept all budgets; raise evaluations or the limits."
+                )
+                there[name] = self._without_network(trial, histories[name], reason)
+
+        def arrived(
+            name: str, candidate: AskedCandidate, result: Finished | PruneTuneError
+        ) -> None:
+            asked = histories[name]
+            if isinstance(result, PruneTuneError):
+                there[name] = self._without_network(trials[name], asked, str(result))
+            else:
+                best = self._with_network(trials[name], asked, candidate, result)
+                chosen = tuple(each.widths for each in finalists[name])
+                there[name] = best.model_copy(
+                    update={"finalists": chosen, "error": failures.get(name)}
+                )
+            self._write(best=tuple(there[n] for n in trials if n in there))
+
+        missing = {name: chosen for name, chosen in finalists.items() if name not in there}
+        if missing:
+            finish_candidates(
+                self.prepared.factory,
+                missing,
+                self.spec.finetune,
+                resources,
+                self.progress,
+                arrived,
+            )
+        self._write(best=tuple(there[name] for name in trials))
+
+    def _still_good(
+        self,
+        histories: Mapping[str, Sequence[AskedCandidate]],
+        finalists: Mapping[str, Sequence[AskedCandidate]],
+    ) -> Iterator[Best]:
+        """What an earlier process finished, unless its search has found better ones since."""
+        for best in self._summary.best:
+            asked, chosen = histories.get(best.trial), finalists.get(best.trial)
+            if asked is None or chosen is None or best.artifact is None:
+                continue
+            same = best.finalists == tuple(candidate.widths for candidate in chosen)
+            if same and (self.folder.path / best.artifact / "pruning.json").is_file():
+                yield best.model_copy(update=_counts(asked))
+
+    def _without_network(
+        self, trial: TrialSpec, asked: Sequence[AskedCandidate], reason: str
+    ) -> Best:
+        return Best(**_common(trial, asked), error=reason)
+
+    def _with_network(
+        self,
+        trial: TrialSpec,
+        asked: Sequence[AskedCandidate],
+        candidate: AskedCandidate,
+        finished: Finished,
+    ) -> Best:
+        structure = self.prepared.evaluator.groups.structure
+        task = self.prepared.task
+        best = Best(
+            **_common(trial, asked),
+            feasible=candidate.feasible,
+            widths=candidate.widths,
+            costs=dict(candidate.costs),
+            flops=int(structure.flops(candidate.widths)),
+            params=int(structure.params(candidate.widths)),
+            search_reward=candidate.reward,
+            found_after=candidate.evaluations_before,
+            validation=finished.validation,
+            validation_after=finished.validation_after,
+            test_before=finished.test_before,
+            test_after=finished.test_after,
+            finetune_epochs=self.spec.finetune.epochs,
+            artifact=f"best/{trial.name}",
+        )
+        assert best.artifact is not None
+        names = [group.name for group in structure.groups]
+        measured = best.model_dump(
+            mode="json",
+            include={
+                "costs",
+                "flops",
+                "params",
+                "validation",
+                "validation_after",
+                "test_before",
+                "test_after",
+            },
+        )
+        save_artifact(
+            self.folder.path / best.artifact,
+            finished.network,
+            model=self.spec.task.model,
+            num_classes=task.num_classes,
+            input_shape=task.input_shape,
+            kept={n: list(units) for n, units in zip(names, finished.kept, strict=True)},
+            scope=self.spec.task.groups,
+            provenance={
+                "prunetune": __version__,
+                "run": self.folder.name,
+                "task": task.digest,
+                "budgets": self._limits(trial),
+                "criterion": self.spec.criterion,
+                "trial": trial.model_dump(mode="json"),
+                "finetune": self.spec.finetune.model_dump(mode="json"),
+            },
+            measured=measured,
+        )
+        return best
+
+    def _limits(self, trial: TrialSpec) -> dict[str, float]:
+        """The trial's budgets as fractions of the dense network's costs."""
+        evaluator = self.prepared.evaluator
+        structure = evaluator.groups.structure
+        costs = measured_costs(structure, evaluator.dense)
+        budgets = parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
+        return {budget.cost: budget.limit for budget in budgets}
+
+    # --- summary ----------------------------------------------------------------------------
+
+    def _first_summary(self) -> Summary:
+        evaluator = self.prepared.evaluator
+        structure = evaluator.groups.structure
+        measures = dict(evaluator.dense.measures)
+        return Summary(
+            folder=self.folder.path,
+            name=self.spec.name,
+            status="running",
+            task=self.prepared.task.name,
+            criterion=self.spec.criterion,
+            repair=self.spec.repair,
+            precision=evaluator.precision,
+            dense=Dense(
+                validation=measures.get(ACCURACY),
+                flops=structure.dense_flops,
+                params=structure.dense_params,
+                groups={group.name: group.size for group in structure.groups},
+                measures=measures,
+            ),
+            environment=self.folder.read_environment(),
+        )
+
+    def _write(self, **changes: Any) -> None:
+        changes["wall_seconds"] = self._earlier + time.monotonic() - self._began
+        self._summary = self._summary.model_copy(update=changes)
+        write_summary(self.folder, self._summary)
+
+
+def _common(trial: TrialSpec, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
+    return {
+        "trial": trial.name,
+        "reward": trial.reward.name,
+        "budget": trial.budgets,
+        "agent": trial.agent.name,
+        "seed": trial.seed,
+        **_counts(asked),
+    }
+
+
+def _counts(asked: Sequence[AskedCandidate]) -> dict[str, int]:
+    return {
+        "evaluations": len(asked),
+        "feasible_candidates": sum(candidate.feasible for candidate in asked),
+    }
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path).encode()).hexdigest()[:8]
