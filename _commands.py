@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
-from .errors import PruneTuneError
+from .errors import PruneTuneError, SpecError
 
 if TYPE_CHECKING:
     from .search.spec import SearchSpec
@@ -22,6 +22,7 @@ __all__ = [
     "AsJson",
     "Output",
     "Overrides",
+    "Resume",
     "RunPath",
     "SpecPath",
     "conclude",
@@ -36,7 +37,7 @@ _INTERRUPTED = 130
 _P = ParamSpec("_P")
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URI.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the spec; repeatable."),
@@ -44,6 +45,9 @@ Overrides = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="The run folder; must not exist yet."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in the output folder if there is one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
@@ -80,7 +84,7 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(_USER_MISTAKE)
 
 
-def interrupted(run: Path | None) -> NoReturn:
+def interrupted(run: Path | str | None) -> NoReturn:
     """Say what Ctrl-C left behind, and exit."""
     kept = (
         "before the run began; nothing was written."
@@ -99,20 +103,47 @@ def _begun_since(began: float, output: Path | None) -> Path | None:
     return newest if newest is not None and newest.stat().st_mtime >= began - 1 else None
 
 
-def run_spec(spec: SearchSpec, output: Path | None, as_json: bool, comparison: bool) -> None:
-    """Run a search or a comparison in a new folder and print the results."""
-    from ._console import shown_progress
-    from .search.comparison import run_comparison, run_search
+def run_spec(
+    spec: SearchSpec,
+    output: Path | None,
+    as_json: bool,
+    comparison: bool,
+    resume: bool = False,
+) -> None:
+    """Run a search or a comparison and print the results.
 
+    Args:
+        spec: The spec.
+        output: Replaces the spec's.
+        as_json: Print JSON.
+        comparison: Run the spec's whole grid.
+        resume: Continue the run that is in the output folder, if there is one.
+    """
+    from ._console import shown_progress
+    from .search.comparison import resume_run, run_comparison, run_search
+    from .search.spec_model import CompareSpec
+    from .search.stored import check_same_spec, holds_run, stored
+
+    if not comparison:
+        spec = spec.model_copy(update={"compare": CompareSpec()})
     if output is not None:
         spec = spec.model_copy(update={"output": output})
+    if resume and spec.output is None:
+        raise SpecError("To continue a run, --resume needs its folder: add --output DIR.")
     began = time.time()
-    try:
-        with shown_progress() as progress:
-            summary = (run_comparison if comparison else run_search)(spec, progress)
-    except KeyboardInterrupt:
-        interrupted(_begun_since(began, spec.output))
-    conclude(summary.folder, as_json)
+    with stored(spec, resume) as run:
+        spec = spec.model_copy(update={"output": run.folder})
+        try:
+            with shown_progress() as progress:
+                if resume and run.folder is not None and holds_run(run.folder):
+                    check_same_spec(run.folder, spec)
+                    summary = resume_run(run.folder, progress, evaluations=spec.evaluations)
+                else:
+                    summary = (run_comparison if comparison else run_search)(spec, progress)
+        except KeyboardInterrupt:
+            begun = _begun_since(began, run.folder)
+            interrupted(begun and (run.address or begun))
+        conclude(summary.folder, as_json)
 
 
 def conclude(run: Path, as_json: bool) -> None:

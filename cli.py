@@ -13,6 +13,7 @@ from ._commands import (
     AsJson,
     Output,
     Overrides,
+    Resume,
     RunPath,
     SpecPath,
     conclude,
@@ -20,6 +21,7 @@ from ._commands import (
     plainly,
     run_spec,
 )
+from ._jobs import jobs
 
 __all__ = ["app", "main"]
 
@@ -65,7 +67,11 @@ def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJs
 @app.command()
 @plainly
 def search(
-    spec: SpecPath, overrides: Overrides = None, output: Output = None, as_json: AsJson = False
+    spec: SpecPath,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find a smaller network within the budgets.
 
@@ -75,13 +81,17 @@ def search(
     """
     from .search.spec import load_spec
 
-    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=False)
+    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=False, resume=resume)
 
 
 @app.command()
 @plainly
 def compare(
-    spec: SpecPath, overrides: Overrides = None, output: Output = None, as_json: AsJson = False
+    spec: SpecPath,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare rewards, budgets and agents over seeds.
 
@@ -91,7 +101,7 @@ def compare(
     """
     from .search.spec import load_spec
 
-    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=True)
+    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=True, resume=resume)
 
 
 @app.command()
@@ -112,13 +122,15 @@ def resume(
     """
     from ._console import shown_progress
     from .search.comparison import resume_run
+    from .search.stored import opened_run
 
-    try:
-        with shown_progress() as progress:
-            summary = resume_run(run, progress, evaluations=evaluations)
-    except KeyboardInterrupt:
-        interrupted(run)
-    conclude(summary.folder, as_json)
+    with opened_run(run) as folder:
+        try:
+            with shown_progress() as progress:
+                summary = resume_run(folder, progress, evaluations=evaluations)
+        except KeyboardInterrupt:
+            interrupted(run)
+        conclude(summary.folder, as_json)
 
 
 @app.command()
@@ -130,7 +142,10 @@ def report(run: RunPath, as_json: AsJson = False) -> None:
 
     Example: prunetune report runs/quickstart-1
     """
-    conclude(run, as_json)
+    from .search.stored import opened_run
+
+    with opened_run(run) as folder:
+        conclude(folder, as_json)
 
 
 @app.command()
@@ -176,6 +191,10 @@ def list_names(
     width = max(map(len, names))
     for name, meaning in names.items():
         typer.echo(f"{name:{width}}  {meaning}".rstrip())
+
+
+# Commands for clusters are listed beside the others.
+app.add_typer(jobs)
 
 
 def main() -> Any:

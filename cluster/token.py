@@ -14,14 +14,18 @@ def find_token() -> str | None:
     In this order: the variable ``RAY_AUTH_TOKEN``, the file that ``RAY_AUTH_TOKEN_PATH`` names, and
     ``~/.ray/auth_token``.
     """
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip() or _read_token()
+    # Whatever does not fit into a header would be shown in the error about it.
+    return token if token.isascii() and len(token.split()) == 1 else None
+
+
+def _read_token() -> str:
     try:
         chosen = os.environ.get("RAY_AUTH_TOKEN_PATH")
         path = Path(chosen).expanduser() if chosen else Path.home() / ".ray" / "auth_token"
-        return path.read_text().strip() or None
+        return path.read_text().strip()
     except (OSError, RuntimeError, UnicodeDecodeError):  # not there, not ours, or no home folder
-        return None
+        return ""
 
 
 def token_advice(address: str) -> str:
