@@ -10,6 +10,7 @@ all contenders in turn; all run the same validation images in batches of 100 on 
 * ``torch-pruning``: deepcopy, dependency graph, prune to the same channels, float32 forward pass.
 * ``ours``: slim, recalibrate and measure accuracy, without repair.
 * ``ours+quick``: the same with quick repair; ``(warm)`` evaluates the same widths once more.
+* ``ours+light``: the same with light repair.
 * ``ours+quick, all measures``: what a search records by default.
 
 Ratios are medians over rounds of that round's ratio. Wall-clock figures need a quiet machine (the
@@ -100,9 +101,12 @@ class Contenders:
             task, EvaluatorSpec(repair="none", measures=accuracy), seed
         )
         self.repaired = build_evaluator(task, EvaluatorSpec(measures=accuracy), seed)
+        self.light = build_evaluator(task, EvaluatorSpec(repair="light", measures=accuracy), seed)
         self.measured = build_evaluator(task, EvaluatorSpec(), seed)
         self.groups = self.unrepaired.groups
         self.precision = self.unrepaired.precision
+        # One of its own, whose memory does not know the candidates that were timed before.
+        self._builder = CandidateBuilder(task, self.unrepaired.builder.statistics)
 
     def calls(self, widths: Widths) -> dict[str, Callable[[], float]]:
         """What is timed, in order; each returns the accuracy of the candidate."""
@@ -112,6 +116,7 @@ class Contenders:
             "ours": partial(_accuracy, self.unrepaired, widths),
             "ours+quick": partial(_accuracy, self.repaired, widths),
             "ours+quick (warm)": partial(_accuracy, self.repaired, widths),
+            "ours+light": partial(_accuracy, self.light, widths),
             "ours+quick, all measures": partial(_accuracy, self.measured, widths),
         }
 
@@ -148,11 +153,8 @@ class Contenders:
         statistics_of_task = self.unrepaired.builder.statistics
         timings = {}
         for repair, name in (("none", "slimming"), ("quick", "slimming and quick repair")):
-            builder = CandidateBuilder(self.task, statistics_of_task)
             with torch.inference_mode():
-                slimmed, timings[name] = timed(
-                    partial(builder.slim, widths, "quick" if repair == "quick" else "none")
-                )
+                slimmed, timings[name] = timed(partial(self._builder.slim, widths, repair))
         network = for_inference(slimmed, statistics_of_task.norms, self.precision)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         images = [

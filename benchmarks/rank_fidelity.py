@@ -38,7 +38,7 @@ from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from torch import nn
 
-REPAIRS = ("none", "quick", "full")
+REPAIRS = ("none", "quick", "light", "full")
 IMAGES = ("plain", "augmented")
 SCORES = ("accuracy", "agreement", "loss")
 _FINETUNING_RATE = 0.01
@@ -101,9 +101,9 @@ class Worker:
         return measured_accuracy(network, norms, self.test, "bf16")
 
 
-def _searched(options: argparse.Namespace) -> tuple[Literal["none", "quick"], ...]:
+def _searched(options: argparse.Namespace) -> tuple[Literal["none", "quick", "light"], ...]:
     """Repairs that are cheap enough for every candidate of a search."""
-    return ("none", "quick") if options.finetune else ("quick",)
+    return ("none", "quick", "light") if options.finetune else ("quick", "light")
 
 
 _worker: Worker | None = None
@@ -269,7 +269,12 @@ def plot(path: Path, rows: list[dict[str, Any]], network: str) -> None:
     target = "finetuned/test" if "finetuned/test" in rows[0] else "full/test"
     wanted = 100 * np.array([row[target] for row in rows])
     shown = [repair for repair in REPAIRS if f"{repair}/test" in rows[0]]
-    titles = {"none": "recalibration alone", "quick": "quick repair", "full": "full repair"}
+    titles = {
+        "none": "recalibration alone",
+        "quick": "quick repair",
+        "light": "light repair",
+        "full": "full repair",
+    }
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, repair in zip(panels, shown, strict=True):
         found = 100 * np.array([row[f"{repair}/test"] for row in rows])

@@ -4,9 +4,9 @@
     python benchmarks/repair_accuracy.py --criteria l1 activation-residual --widths 0.5 0.3
 
 Repairs: ``none`` slims and nothing else; ``recalibration`` re-estimates BatchNorm statistics too;
-``quick`` and ``full`` are the product's. Accuracy is over all test images, which no repair sees.
-Seconds are those of one candidate, one thread, solution cache empty: ``quick`` with slimming and
-recalibration, ``full`` with slimming and the quick repair it starts from.
+``quick``, ``light`` and ``full`` are the product's. Accuracy is over all test images, which no
+repair sees. Seconds are those of one candidate, one thread, without what is done once per task:
+``quick`` with slimming and recalibration, ``light`` and ``full`` with slimming.
 """
 
 from __future__ import annotations
@@ -31,18 +31,15 @@ from prunetune.models import (
     CRITERIA,
     LabelledImages,
     PruningTask,
-    TaskStatistics,
     gather_statistics,
 )
 from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.candidates import CandidateBuilder
-from prunetune.models.repair.full import FullRepair
-from prunetune.models.slimming import kept_channels
 from prunetune.models.structure import Widths
 from prunetune.rewards.evaluator import EvaluatorSpec
 from torch import nn
 
-REPAIRS = ("none", "recalibration", "quick", "full")
+REPAIRS = ("none", "recalibration", "quick", "light", "full")
 
 
 @dataclass(frozen=True)
@@ -66,24 +63,18 @@ class Row:
     timing: Timing
 
 
-def build(
-    task: PruningTask, statistics: TaskStatistics, full: FullRepair, widths: Widths, repair: str
-) -> nn.Module:
+def build(builder: CandidateBuilder, task: PruningTask, widths: Widths, repair: str) -> nn.Module:
     """The network of a candidate after one of ``REPAIRS``, for reading only."""
-    recalibration = EvaluatorSpec().recalibration
-    builder = CandidateBuilder(task, statistics)
-    network = builder.slim(widths, "quick" if repair in ("quick", "full") else "none")
-    if repair == "full":
-        kept = statistics.kept_units(widths)
-        return full.apply(network, kept_channels(task.network, statistics.groups, kept))
+    if repair in ("light", "full"):
+        return builder.slim(widths, "light" if repair == "light" else "full")
+    network = builder.slim(widths, "quick" if repair == "quick" else "none")
     if repair != "none":
-        recalibrate_batchnorm(network, [task.calibration[:recalibration]])
+        recalibrate_batchnorm(network, [task.calibration[: EvaluatorSpec().recalibration]])
     return network
 
 
 def rows_of(
     task: PruningTask,
-    full: FullRepair,
     criterion: str,
     widths: list[float],
     repairs: list[str],
@@ -94,14 +85,16 @@ def rows_of(
     """All widths and repairs under one criterion."""
     statistics = gather_statistics(task, criterion, seed)
     structure = statistics.groups.structure
+    builder = CandidateBuilder(task, statistics)
+    for repair in repairs:
+        # What is done once per task: factorisations, and targets from the dense network.
+        build(builder, task, uniform_widths(structure, 1.0), repair)
     rows = []
     for width in widths:
         candidate = uniform_widths(structure, width)
         flops = int(structure.flops(candidate)) / structure.dense_flops
         for repair in repairs:
-            network, timing = timed(
-                partial(build, task, statistics, full, candidate, repair),
-            )
+            network, timing = timed(partial(build, builder, task, candidate, repair))
             found = measured_accuracy(network, statistics.norms, test, precision)
             rows.append(Row(criterion, width, flops, repair, found, timing))
             print(
@@ -141,14 +134,11 @@ def run(options: argparse.Namespace) -> None:
         for precision in ("fp32", "bf16")
     }
     print(f"dense: {100 * dense['fp32']:.2f} % in fp32, {100 * dense['bf16']:.2f} % in bf16")
-    # Its targets, from the dense network, are gathered once per task.
-    full, once = timed(lambda: FullRepair(task.network, task.calibration))
     rows = [
         row
         for criterion in options.criteria
         for row in rows_of(
             task,
-            full,
             criterion,
             options.widths,
             options.repairs,
@@ -166,7 +156,6 @@ def run(options: argparse.Namespace) -> None:
         precision=options.precision,
         test_images=len(test),
         dense=dense,
-        full_repair_targets=vars(once),
         rows=[{**vars(row), "timing": vars(row.timing)} for row in rows],
     )
 

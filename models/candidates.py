@@ -9,16 +9,23 @@ import torch
 from torch import nn
 
 from .batchnorm import recalibrate_batchnorm
-from .repair.full import FullRepair
+from .repair.full import FULL, LIGHT, Effort, FullRepair
 from .repair.quick import QuickRepair
 from .slimming import kept_channels, slim
 from .statistics import TaskStatistics
 from .structure import Widths
 from .task import PruningTask
 
-__all__ = ["CandidateBuilder", "Repair"]
+__all__ = ["CandidateBuilder", "Repair", "is_recalibrated"]
 
-Repair = Literal["none", "quick", "full"]
+Repair = Literal["none", "quick", "light", "full"]
+
+_EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
+
+
+def is_recalibrated(repair: Repair) -> bool:
+    """Whether BatchNorm statistics are re-estimated after a repair, which does not set them."""
+    return repair not in _EFFORTS
 
 
 class CandidateBuilder:
@@ -35,7 +42,7 @@ class CandidateBuilder:
         self._quick = QuickRepair(
             task.network, statistics.moments, statistics.norms, statistics.input_rankings()
         )
-        self._full: FullRepair | None = None
+        self._by_effort: dict[Effort, FullRepair] = {}
 
     def slim(self, widths: Widths, repair: Repair) -> nn.Module:
         """The slim network, repaired but not recalibrated, sharing what did not change.
@@ -53,10 +60,8 @@ class CandidateBuilder:
             return slimmed
         channels = kept_channels(self._task.network, groups, kept)
         self._quick.apply(slimmed, channels)
-        if repair == "full":
-            if self._full is None:
-                self._full = FullRepair(self._task.network, self._task.calibration)
-            return self._full.apply(slimmed, channels)
+        if repair in _EFFORTS:
+            return self._full_repair(_EFFORTS[repair]).apply(slimmed, channels)
         return slimmed
 
     def build(self, widths: Widths, repair: Repair) -> nn.Module:
@@ -65,11 +70,18 @@ class CandidateBuilder:
         Args:
             widths: Units kept per group.
             repair: As for :meth:`slim`. After ``none`` and ``quick`` BatchNorm statistics are
-                re-estimated on all calibration images; full repair sets them itself.
+                re-estimated on all calibration images; light and full repair set them themselves.
         """
         network = copy.deepcopy(self.slim(widths, repair))
         network.requires_grad_(True)
-        if repair != "full":
+        if is_recalibrated(repair):
             with torch.inference_mode(False):
                 recalibrate_batchnorm(network, [self._task.calibration])
         return network
+
+    def _full_repair(self, effort: Effort) -> FullRepair:
+        if effort not in self._by_effort:
+            self._by_effort[effort] = FullRepair(
+                self._task.network, self._task.calibration, self.statistics.moments, effort
+            )
+        return self._by_effort[effort]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..models.batchnorm import recalibrate_batchnorm
-from ..models.candidates import CandidateBuilder, Repair
+from ..models.candidates import CandidateBuilder, Repair, is_recalibrated
 from ..models.fusion import Precision, cast_network, fold_batchnorm, resolve_precision
 from ..models.groups import ChannelGroups
 from ..models.inference import plan_inference
@@ -32,7 +32,7 @@ from .registry import DEFAULT_MEASURES, MeasureSpec, make_measures
 __all__ = ["CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
-_VERSION = "1"
+_VERSION = "2"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
 _CPU_BATCH, _GPU_BATCH = 100, 1000
@@ -44,7 +44,9 @@ class EvaluatorSpec(BaseModel):
     Attributes:
         criterion: Ranks the channels inside a group: one of ``CRITERIA``, or the user's own
             ``module:Class`` or ``path/to/file.py:Class``.
-        repair: How the layers that read slimmed groups are corrected for each candidate.
+        repair: How the layers that read slimmed groups are corrected for each candidate: ``none``,
+            ``quick``, ``light`` (ranks candidates better, and takes about 1.4 times as long on
+            ResNet-56) or ``full``.
         precision: ``auto`` takes bf16 where the processor computes with it and the dense
             network's accuracy stays within 0.2 points.
         recalibration: Calibration images that BatchNorm statistics are re-estimated on. With
@@ -130,7 +132,7 @@ class CandidateEvaluator:
         with torch.inference_mode():
             slimmed = self.builder.slim(widths, self._spec.repair)
             network = cast_network(slimmed, self.precision, self._device)
-            if self._spec.repair != "full":  # which sets the statistics itself
+            if is_recalibrated(self._spec.repair):
                 recalibrate_batchnorm(network, [self._images.recalibration])
             folded = fold_batchnorm(network, self.builder.statistics.norms)
         return self._measure(folded, tuple(widths), start)

@@ -51,7 +51,7 @@ class RecordKey:
         task: Digest of the network's weights and of the data splits.
         evaluator: Version of the evaluator; changes whenever its numbers do.
         precision: Number format of the forward pass ("fp32", "bf16").
-        repair: "none", "quick" or "full".
+        repair: "none", "quick", "light" or "full".
     """
 
     task: str

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..cluster.connect import ClusterSpec
+from ..models.candidates import Repair
 from ..models.task import TaskSpec
 from ..models.training import TrainingSpec
 from ..rewards.registry import DEFAULT_MEASURES, MeasureSpec, RewardSpec
@@ -128,7 +129,7 @@ class SearchSpec(BaseModel):
     task: TaskSpec
     budgets: BudgetSpec
     criterion: str = "activation-residual"
-    repair: Literal["none", "quick", "full"] = "quick"
+    repair: Repair = "quick"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibration: int = Field(default=128, ge=1)
     measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import is_depthwise, norms_after
 from ..slimming import KeptChannels, shallow_copy
+from .moments import LayerMoments
 from .patches import channels_at, layer_patches
 from .quick import covariance_with_ridge
 from .targets import DenseTargets, ObserveSums, gather_targets
 
-__all__ = ["FullRepair"]
+__all__ = ["FULL", "LIGHT", "Effort", "FullRepair"]
 
 # Beyond this many columns a layer keeps the weights of quick repair.
 _MOST_COLUMNS = 2400
 _RIDGE = 1e-3
+_GRAM_BLOCK = 96
 # A BatchNorm scale below this share of the layer's largest one cannot be divided by.
 _LEAST_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a repair on the slim network's own activations may cost.
+
+    Attributes:
+        images: Calibration images to run, from the first on; None for all.
+        rows: Places per layer that are regressed on, at most.
+        every_layer: Whether layers are refitted that read no slimmed group, but whose inputs
+            earlier layers have changed.
+        trust: How much the dense network's moments count, against the places seen.
+    """
+
+    images: int | None
+    rows: int
+    every_layer: bool
+    trust: float
+
+
+FULL = Effort(images=None, rows=16_000, every_layer=True, trust=0.03)
+LIGHT = Effort(images=128, rows=2_000, every_layer=False, trust=0.3)
 
 
 class FullRepair:
@@ -29,7 +55,12 @@ class FullRepair:
     earlier layers are repaired already, to the dense network's outputs at the same places. A layer
     that adds to a residual stream gets the dense network's sum minus the slim network's shortcut as
     target, so that errors of earlier blocks are corrected too. Each regression shrinks towards the
-    weights that quick repair left (method: our choice, after layer-by-layer reconstruction of
+    weights W' that quick repair left, by a ridge and, where the dense network's moments of the
+    layer's input are known, by what they say of a change,
+
+        E_slim |y - V z - b|^2 + trust E_dense |(V - W') x|^2 + ridge |V - W'|^2,
+
+    so that few places are enough (method: our choice, after layer-by-layer reconstruction of
     Luo et al. 2017, arXiv 1707.06342).
 
     Statistics of BatchNorm stay those of the dense network, which the targets come from;
@@ -38,11 +69,21 @@ class FullRepair:
     Args:
         network: The dense network.
         images: Calibration images, float32 [N, C, H, W], run as one batch.
-        rows: Places per layer that are regressed on.
+        moments: Moments of what readers of groups read in the dense network, by layer name.
+        effort: What a repair may cost.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor, rows: int = 16_000) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        moments: Mapping[str, LayerMoments],
+        effort: Effort = FULL,
+    ) -> None:
         self._network = network
+        self._moments = moments
+        self._effort = effort
+        images = images[: effort.images].to(memory_format=torch.channels_last)
         self._images = images
         self._norms = norms_after(network, images[:2])
         layers = [
@@ -51,7 +92,9 @@ class FullRepair:
             if isinstance(module, nn.Linear)
             or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
         ]
-        self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)
+        self._targets: DenseTargets = gather_targets(
+            network, layers, self._norms, images, effort.rows
+        )
 
     @torch.no_grad()
     def apply(self, slimmed: nn.Module, kept: KeptChannels) -> nn.Module:
@@ -65,7 +108,15 @@ class FullRepair:
             A network that shares nothing that was refitted with ``slimmed``.
         """
         repaired = shallow_copy(slimmed, lambda name, module: _own_copy(module))
-        _Refit(self._network, repaired, kept, self._norms, self._targets).run(self._images)
+        _Refit(
+            self._network,
+            repaired,
+            kept,
+            self._norms,
+            self._targets,
+            self._moments,
+            self._effort,
+        ).run(self._images)
         return repaired
 
 
@@ -79,10 +130,15 @@ class _Refit:
         kept: KeptChannels,
         norms: dict[str, str],
         targets: DenseTargets,
+        moments: Mapping[str, LayerMoments],
+        effort: Effort,
     ) -> None:
         self._network = network
         self._norms = norms
         self._targets = targets
+        self._moments = moments
+        self._trust = effort.trust
+        self._inputs = {name: inputs for name, (_, inputs) in kept.items() if inputs is not None}
         self._modules = dict(network.named_modules())
         self._outputs = {
             name: torch.from_numpy(outputs)
@@ -95,7 +151,9 @@ class _Refit:
         }
         # Before the first slimmed layer the slim network computes what the dense one does.
         first = next((i for i, name in enumerate(targets.order) if name in kept), 0)
-        self._active = set(targets.order[first:])
+        self._active = {
+            name for name in targets.order[first:] if effort.every_layer or name in self._inputs
+        }
         self._waiting: dict[int, tuple[str, Tensor, Tensor]] = {}
 
     def run(self, images: Tensor) -> None:
@@ -179,14 +237,18 @@ class _Refit:
         if columns > _MOST_COLUMNS:
             return
         patches = layer_patches(layer, inputs, self._targets.sites[name])
-        if len(patches) < columns:  # too few places to fit anything but noise
-            return
+        if len(patches) < columns and name not in self._moments:
+            return  # too few places to fit anything but noise
         offsets = []
         for part in range(parts):
             vectors = patches[:, part * columns : (part + 1) * columns]
             rows = slice(part * len(weight) // parts, (part + 1) * len(weight) // parts)
             fitted, offset = _ridge_regression(
-                vectors, wanted[:, rows], weight[rows].reshape(-1, columns), intercept
+                vectors,
+                wanted[:, rows],
+                weight[rows].reshape(-1, columns),
+                intercept,
+                self._dense_metric(name, part),
             )
             weight[rows] = fitted.view_as(weight[rows])
             offsets.append(offset)
@@ -197,6 +259,16 @@ class _Refit:
             assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
             assert norm.running_mean is not None
             norm.running_mean.copy_(self._means[name] - torch.cat(offsets))
+
+    def _dense_metric(self, name: str, part: int) -> Tensor | None:
+        """The trusted covariance of a layer's kept columns, float32 [D, D]."""
+        layer = self._modules[name]
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        moments = self._moments.get(name)
+        if moments is None or moments.per_channel != layer.weight[0, 0].numel():
+            return None
+        columns = moments.columns(self._inputs.get(name))
+        return self._trust * moments.covariance[part][columns][:, columns]
 
     def _kept_columns(self, name: str, values: Tensor) -> Tensor:
         """``values`` [rows, C] of the outputs that the slim layer has."""
@@ -213,20 +285,39 @@ def _running_mean(norm: nn.Module) -> Tensor:
 
 
 def _ridge_regression(
-    vectors: Tensor, wanted: Tensor, prior: Tensor, intercept: bool
+    vectors: Tensor, wanted: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Weights [outputs, D] near ``prior`` and offsets [outputs] that map vectors to ``wanted``."""
+    """Weights [outputs, D] near ``prior`` and offsets [outputs] that map vectors to ``wanted``.
+
+    Leaving ``prior`` costs a ridge and, where given, ``metric`` [D, D] per squared change.
+    """
     mean_in = vectors.mean(dim=0) if intercept else vectors.new_zeros(vectors.shape[1])
     mean_out = wanted.mean(dim=0) if intercept else wanted.new_zeros(wanted.shape[1])
     # Products of float32 accumulate enough digits; the solve itself needs float64.
     centred = vectors - mean_in
-    covariance = (centred.mT @ centred).double() / len(vectors)
+    covariance = _gram(centred).double() / len(vectors)
     cross = (centred.mT @ (wanted - mean_out)).double() / len(vectors)
+    missed = cross - covariance @ prior.mT.double()
     regular = covariance_with_ridge(covariance, _RIDGE)
-    amount = regular[0, 0] - covariance[0, 0]
-    factor = torch.linalg.cholesky(regular)
-    weight = torch.cholesky_solve(cross + amount * prior.mT.double(), factor).mT.float()
+    if metric is not None:
+        regular = regular + metric
+    change = torch.cholesky_solve(missed, torch.linalg.cholesky(regular)).mT.float()
+    weight = prior + change
     return weight, mean_out - weight @ mean_in
+
+
+def _gram(vectors: Tensor) -> Tensor:
+    """``vectors.mT @ vectors`` [D, D], computing each pair of column blocks once."""
+    columns = vectors.shape[1]
+    if columns <= _GRAM_BLOCK:
+        return vectors.mT @ vectors
+    product = vectors.new_empty(columns, columns)
+    for start in range(0, columns, _GRAM_BLOCK):
+        rows = slice(start, start + _GRAM_BLOCK)
+        block = vectors[:, rows].mT @ vectors[:, start:]
+        product[rows, start:] = block
+        product[start:, rows] = block.mT
+    return product
 
 
 def _own_copy(module: nn.Module) -> nn.Module | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..layers import map_size
@@ -34,6 +36,22 @@ class LayerMoments:
     mean: Tensor
     covariance: Tensor
     per_channel: int
+
+    def columns(self, inputs: NDArray[np.int64] | None) -> Tensor:
+        """Columns of one convolution group that belong to input channels.
+
+        Args:
+            inputs: The layer's input channels, int64 [C']; None for all.
+
+        Returns:
+            int64 [C' of one convolution group * per_channel], in the order of ``inputs``.
+        """
+        size = self.mean.shape[1] // self.per_channel
+        if inputs is None:
+            channels = torch.arange(size)
+        else:
+            channels = torch.from_numpy(np.unique(inputs % size) if len(self.mean) > 1 else inputs)
+        return (channels[:, None] * self.per_channel + torch.arange(self.per_channel)).reshape(-1)
 
 
 @torch.inference_mode()

@@ -170,8 +170,7 @@ class _LayerRegression:
 
     def solve(self, inputs: NDArray[np.int64]) -> _Solution:
         """The solution for any input channels that stay, ascending int64 [C']."""
-        kept = torch.from_numpy(np.unique(inputs % self._channels) if self._parts > 1 else inputs)
-        columns = self._columns(kept)
+        columns = self._moments.columns(inputs)
         solved = [
             regress_columns(self._matrix(part), self._covariance(part), columns)
             for part in range(self._parts)
@@ -180,20 +179,16 @@ class _LayerRegression:
 
     def nested(self, ranking: NDArray[np.int64]) -> NestedRegression:
         """What all solutions along a ranking of the input channels have in common."""
-        order = self._columns(torch.from_numpy(ranking))
+        order = self._moments.columns(ranking)
         return NestedRegression(self._matrix(0), self._covariance(0), order)
 
     def ranked(
         self, nested: NestedRegression, ranking: NDArray[np.int64], channels: int
     ) -> _Solution:
         """The solution for the first ``channels`` input channels of a ranking."""
-        order = self._columns(torch.from_numpy(ranking[:channels]))
+        order = self._moments.columns(ranking[:channels])
         columns, ascending = order.sort()
         return self._solution([nested.solve(len(order))[:, ascending].double()], columns)
-
-    def _columns(self, channels: Tensor) -> Tensor:
-        per_channel = self._moments.per_channel
-        return (channels[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
 
     def _covariance(self, part: int) -> Tensor:
         return covariance_with_ridge(self._moments.covariance[part].double())

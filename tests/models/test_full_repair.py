@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from prunetune.models import ChannelGroups, slim, trace_channel_groups
 from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.layers import norms_after
 from prunetune.models.repair import QuickRepair, gather_moments
-from prunetune.models.repair.full import FullRepair
+from prunetune.models.repair.full import FULL, LIGHT, Effort, FullRepair
 from prunetune.models.repair.targets import gather_targets
 from prunetune.models.slimming import kept_channels
 from torch import Tensor, nn
@@ -31,14 +33,16 @@ _STYLES = ["plain", "swapped", "in place", "discarded"]
 
 
 def _repairs(
-    network: nn.Module, groups: ChannelGroups, images: Tensor
+    network: nn.Module,
+    groups: ChannelGroups,
+    images: Tensor,
+    effort: Effort = replace(FULL, rows=4000),
 ) -> tuple[QuickRepair, FullRepair]:
     readers = {member.layer for group in groups for member in group.readers()}
     weighted = [n for n in readers if hasattr(network.get_submodule(n), "weight")]
     moments = gather_moments(network, weighted, images)
-    return QuickRepair(network, moments, norms_after(network, images[:2])), FullRepair(
-        network, images, rows=4000
-    )
+    quick = QuickRepair(network, moments, norms_after(network, images[:2]))
+    return quick, FullRepair(network, images, moments, effort)
 
 
 def _half(groups: ChannelGroups, seed: int = 0) -> Kept:
@@ -54,11 +58,12 @@ def _small(style: str, norm: bool = True) -> tuple[nn.Module, ChannelGroups, Ten
     return network, trace_channel_groups(network, images[:1]), images
 
 
+@pytest.mark.parametrize("effort", [FULL, LIGHT], ids=["full", "light"])
 @pytest.mark.parametrize("name", sorted(OWN_NETWORKS))
-def test_with_everything_kept_the_network_is_unchanged(name: str) -> None:
+def test_with_everything_kept_the_network_is_unchanged(name: str, effort: Effort) -> None:
     network, groups = traced_own(name)
     images = images_for(groups, 64)
-    quick, full = _repairs(network, groups, images)
+    quick, full = _repairs(network, groups, images, effort)
     kept = [np.arange(size) for size in groups.sizes]
     channels = kept_channels(network, groups, kept)
     slimmed = slim(network, groups, kept)
@@ -75,8 +80,9 @@ def test_outputs_come_nearer_to_the_dense_networks_than_after_quick_repair(
 ) -> None:
     network, groups, images = _small(style, norm)
     quick, full = _repairs(network, groups, images)
+    _, light = _repairs(network, groups, images, LIGHT)
     fresh = torch.randn(64, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    errors: dict[str, list[float]] = {"none": [], "quick": [], "full": []}
+    errors: dict[str, list[float]] = {"none": [], "quick": [], "light": [], "full": []}
     with torch.no_grad():
         wanted = network(fresh)
         for seed in range(3):
@@ -86,10 +92,12 @@ def test_outputs_come_nearer_to_the_dense_networks_than_after_quick_repair(
             errors["none"].append(float((slimmed(fresh) - wanted).square().mean()))
             quick.apply(slimmed, channels)
             errors["quick"].append(float((slimmed(fresh) - wanted).square().mean()))
-            repaired = full.apply(slimmed, channels)
-            errors["full"].append(float((repaired(fresh) - wanted).square().mean()))
-    none, quickly, fully = (sum(errors[name]) for name in ("none", "quick", "full"))
+            for name, repair in (("light", light), ("full", full)):
+                repaired = repair.apply(slimmed, channels)
+                errors[name].append(float((repaired(fresh) - wanted).square().mean()))
+    none, quickly, lightly, fully = (sum(each) for each in errors.values())
     assert fully < quickly < none
+    assert lightly < quickly
 
 
 def test_the_way_a_sum_is_written_makes_no_difference() -> None:
@@ -121,12 +129,16 @@ class _OneSum(nn.Module):
         return self.linear((self.second(self.first(x).relu()) + x).mean(dim=(2, 3)))
 
 
-def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activations() -> None:
+@pytest.mark.parametrize("trust", [0.0, 0.3])
+def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activations(
+    trust: float,
+) -> None:
     torch.manual_seed(0)
     network = _OneSum().eval().requires_grad_(False)
     images = torch.randn(30, 3, 8, 8)
     groups = trace_channel_groups(network, images[:1])
-    full = FullRepair(network, images, rows=10**9)
+    moments = gather_moments(network, ["second"], images, rows=10**9)
+    full = FullRepair(network, images, moments, replace(FULL, rows=10**9, trust=trust))
     kept = [np.array([0, 2, 5])]
     channels = kept_channels(network, groups, kept)
     slimmed = slim(network, groups, kept)
@@ -145,8 +157,15 @@ def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activati
     centred = x - x.mean(axis=0)
     amount = 1e-3 * centred.var(axis=0).mean() * len(x)
     prior = network.second.weight.flatten(1).double().numpy()[:, kept[0]]
-    data = np.vstack([centred, np.sqrt(amount) * np.eye(3)])
-    wanted = np.vstack([target - target.mean(axis=0), np.sqrt(amount) * prior.T])
+    # What the prior and the dense network's moments say, as rows of data.
+    believed = np.vstack(
+        [
+            np.sqrt(amount) * np.eye(3),
+            np.sqrt(trust) * (inputs - inputs.mean(axis=0))[:, kept[0]],
+        ]
+    )
+    data = np.vstack([centred, believed])
+    wanted = np.vstack([target - target.mean(axis=0), believed @ prior.T])
     solved = np.linalg.lstsq(data, wanted, rcond=None)[0].T
     assert np.allclose(repaired.second.weight.flatten(1), solved, atol=1e-4)  # type: ignore[union-attr,operator]
     offset = target.mean(axis=0) - solved @ x.mean(axis=0)

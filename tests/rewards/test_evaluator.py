@@ -82,7 +82,7 @@ def test_dense_evaluation_is_the_dense_networks_accuracy(
     assert dense.measures["agreement"] == pytest.approx(0.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("repair", ["none", "quick", "full"])
+@pytest.mark.parametrize("repair", ["none", "quick", "light", "full"])
 def test_measures_are_those_of_the_network_that_is_built(
     digits_task: PruningTask, awkward: PruningTask, repair: Any
 ) -> None:
@@ -113,7 +113,7 @@ def test_costs_are_those_of_the_tables(evaluator: CandidateEvaluator) -> None:
         assert sum(each.numel() for each in built.parameters()) == structure.params(widths)
 
 
-@pytest.mark.parametrize("repair", ["none", "quick", "full"])
+@pytest.mark.parametrize("repair", ["none", "quick", "light", "full"])
 def test_an_evaluation_does_not_depend_on_those_before(
     digits_task: PruningTask, repair: Any
 ) -> None:
@@ -173,7 +173,7 @@ def test_labels_and_images_belong_together_however_they_are_ordered(
 
 def test_evaluating_and_building_leave_the_dense_network_alone(awkward: PruningTask) -> None:
     before = {name: value.clone() for name, value in awkward.network.state_dict().items()}
-    for repair in ("none", "quick", "full"):
+    for repair in ("none", "quick", "light", "full"):
         evaluator = build_evaluator(awkward, EvaluatorSpec(repair=repair), 0)
         for widths in (*_candidates(evaluator.groups.sizes, 3), evaluator.groups.sizes):
             evaluator.evaluate(widths)
