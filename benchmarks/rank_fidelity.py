@@ -58,7 +58,7 @@ class Worker:
                 augmented=images == "augmented",
                 seed=options.seed,
             )
-            for images in IMAGES
+            for images in (IMAGES if options.augmented else IMAGES[:1])
         }
         measures = tuple(MeasureSpec(name=score) for score in SCORES)
         self.evaluators: dict[tuple[str, str], CandidateEvaluator] = {
@@ -167,6 +167,7 @@ def main() -> None:
     )
     arguments.add_argument("--finetune", type=int, default=0, help="training images; 0: none")
     arguments.add_argument("--validation", type=int, default=1000)
+    arguments.add_argument("--augmented", action=argparse.BooleanOptionalAction, default=True)
     arguments.add_argument("--criterion", default="activation-residual")
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument(
