@@ -14,9 +14,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-__all__ = ["TrialProgress", "read_checkpoint", "seal_checkpoint", "whole_checkpoints"]
+from .run_folder import sync_folder
+
+__all__ = [
+    "TrialProgress",
+    "read_checkpoint",
+    "retire_experiment",
+    "seal_checkpoint",
+    "trial_checkpoints",
+    "whole_checkpoints",
+]
 
 _SEAL = "trial.json"
+_RETIRED = "-retired-"
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,29 @@ def whole_checkpoints(folders: Iterable[Path]) -> Iterator[tuple[Path, TrialProg
     found = [(folder, read_checkpoint(folder)) for folder in folders]
     whole = [(folder, progress) for folder, progress in found if progress is not None]
     return iter(sorted(whole, key=lambda each: each[1].iterations, reverse=True))
+
+
+def trial_checkpoints(experiment: Path, trial: str) -> list[Path]:
+    """All checkpoints of a trial, whole or not.
+
+    Args:
+        experiment: Folder of Tune's present experiment; those that were retired count too.
+        trial: Its name, which is its folder's.
+    """
+    folders = (experiment, *_retired(experiment))
+    return [path for folder in folders for path in (folder / trial).glob("checkpoint_*")]
+
+
+def retire_experiment(experiment: Path) -> None:
+    """Put Tune's experiment aside, if there is one; its checkpoints are still found."""
+    if experiment.exists():
+        number = len(_retired(experiment)) + 1
+        experiment.rename(experiment.with_name(f"{experiment.name}{_RETIRED}{number}"))
+        sync_folder(experiment.parent)
+
+
+def _retired(experiment: Path) -> list[Path]:
+    return sorted(experiment.parent.glob(f"{experiment.name}{_RETIRED}*"))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -25,8 +25,17 @@ __all__ = ["check_comparable", "note_identity", "with_known_precision"]
 
 _NOTE = "identity.json"
 
-# They decide where a run happens and how long it is, but not what one evaluation is.
-_FREE = ("name", "output", "cluster", "evaluations", "compare.concurrent")
+# They decide where a run happens, how long it is and where its files are; what weights, images and
+# the user's own files say is compared by content.
+_FREE = (
+    "name",
+    "output",
+    "cluster",
+    "evaluations",
+    "compare.concurrent",
+    "task.weights",
+    "task.data.root",
+)
 
 # Other processors and versions round differently, which may tip a few images over.
 _TOLERANCE = 0.01
@@ -72,6 +81,13 @@ def check_comparable(folder: RunFolder, spec: SearchSpec, prepared: Prepared) ->
         note_identity(folder, spec, prepared)
         return
     before, now = folder.read_json(_NOTE), _identity(spec, prepared)
+    # What a newer prunetune adds to a spec with its defaults nobody has changed.
+    written = tuple(key for key, _ in _leaves(_without_folders(folder.read_spec())))
+    now["spec"] = {
+        key: value
+        for key, value in now["spec"].items()
+        if key in before["spec"] or f"{key}.".startswith(tuple(f"{each}." for each in written))
+    }
     reason = _difference(before, now)
     if reason is not None:
         raise RunFolderError(
@@ -81,12 +97,12 @@ def check_comparable(folder: RunFolder, spec: SearchSpec, prepared: Prepared) ->
 
 
 def _identity(spec: SearchSpec, prepared: Prepared) -> dict[str, Any]:
-    values = dict(_leaves(spec.to_dict()))
+    values = _without_folders(spec.to_dict())
     files = {location for name in _texts(spec.to_dict()) if (location := _file(name)) is not None}
     return {
         "prunetune": __version__,
-        "spec": {key: value for key, value in values.items() if not _is_free(key)},
-        "files": {str(file): _digest(file) for file in sorted(files)},
+        "spec": {key: value for key, value in _leaves(values) if not _is_free(key)},
+        "files": {file.name: _digest(file) for file in sorted(files)},
         "key": asdict(prepared.record_key),
         "dense": {k: _plain(v) for k, v in prepared.evaluator.dense.measures.items()},
     }
@@ -121,7 +137,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list) and value:
         for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{key}[{index}]")
+            yield from _leaves(inner, f"{key}.{index}")
     else:
         yield key, value
 
@@ -145,6 +161,16 @@ def _texts(value: Any) -> Iterator[str]:
 def _file(name: str) -> Path | None:
     location = Path(name.rpartition(":")[0])
     return location if is_reference(name) and location.suffix == ".py" else None
+
+
+def _without_folders(value: Any) -> Any:
+    """The same values, but ``folder/file.py:Name`` as ``file.py:Name``: a run may be moved."""
+    if isinstance(value, dict):
+        return {_without_folders(name): _without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    file = _file(value) if isinstance(value, str) else None
+    return value if file is None else f"{file.name}:{value.rpartition(':')[2]}"
 
 
 def _digest(file: Path) -> str | None:

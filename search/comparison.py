@@ -7,6 +7,7 @@ from pathlib import Path
 from ..cluster.connect import connect
 from ..errors import SpecError
 from ..models.progress import SILENT, Progress
+from .checkpoints import retire_experiment
 from .comparability import check_comparable, note_identity, with_known_precision
 from .prepare import prepare
 from .run import Run
@@ -14,7 +15,6 @@ from .run_folder import RunFolder
 from .spec import read_spec
 from .spec_model import CompareSpec, SearchSpec
 from .summary import Summary, read_summary, write_summary
-from .tuning import retire_experiment
 
 __all__ = ["resume_run", "run_comparison", "run_search"]
 

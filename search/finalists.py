@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import PruneTuneError
+from ..cluster.resources import EvaluatorResources, check_room
+from ..cluster.worker import sentence
+from ..errors import ClusterError, EvaluationError, PruneTuneError
 from ..models.progress import Progress
 from ..models.structure import Widths
 from ..models.training import accuracy, train
@@ -18,6 +20,8 @@ from .prepare import PreparedFactory
 from .spec_model import FinetuneSpec
 
 __all__ = ["Finished", "finish_candidates", "pick_finalists", "test_dense"]
+
+_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def finish_candidates(
         finetune: How the best are trained.
         resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
         progress: Told of every piece that is done.
-        arrived: Called once per trial, as soon as its network is there, or cannot be had.
+        arrived: Called once per trial, as soon as its network is there, or cannot be had; a
+            `ClusterError` says that its processes died, so that it is worth another try later.
     """
     unique = {candidate.widths for chosen in finalists.values() for candidate in chosen}
     progress.start(len(unique), "Repairing the best candidates fully")
@@ -106,16 +111,20 @@ def finish_candidates(
             arrived(trial, candidate, result)
         progress.advance()
 
-    _in_parallel(
-        {widths: (_finish, factory, widths, finetune) for widths in waiting}, resources, finished
-    )
+    training = {widths: (_finish, factory, widths, finetune) for widths in waiting}
+    _in_parallel(training, resources, finished)
     progress.finish()
 
 
 def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> float:
-    """Accuracy of the dense network on the test images, worked out on the cluster."""
+    """Accuracy of the dense network on the test images, worked out on the cluster.
+
+    Raises:
+        PruneTuneError: If it cannot be tested.
+    """
     answers: list[Any] = []
-    _in_parallel({(): (_test_dense, factory)}, resources, lambda _, answer: answers.append(answer))
+    job: dict[Widths, tuple[Any, ...]] = {(): (_test_dense, factory)}
+    _in_parallel(job, resources, lambda _, answer: answers.append(answer))
     if isinstance(answers[0], PruneTuneError):
         raise answers[0]
     return float(answers[0])
@@ -130,15 +139,28 @@ def _in_parallel(
     resources: Mapping[str, float],
     arrived: Callable[[Widths, Any], None],
 ) -> None:
-    """Run ``function(*arguments)`` per key as Ray tasks; an error of ours is a result."""
+    """Run ``function(*arguments)`` per key as Ray tasks; what goes wrong is the result of its key.
+
+    Raises:
+        ClusterError: If no living node has the resources, for which Ray would wait for ever.
+    """
     import ray
 
+    needed = EvaluatorResources(resources["num_cpus"], resources["num_gpus"])
     # The worker of a task that was killed for memory or lost with its node is worth another try.
     remote = ray.remote(max_retries=3, **resources)(_call)
     pending = {remote.remote(*job): key for key, job in jobs.items()}
     while pending:
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
-        arrived(pending.pop(ready), ray.get(ready))
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_SECONDS)
+        if not ready:
+            check_room(needed)
+            continue
+        try:
+            result = ray.get(ready[0])
+        except ray.exceptions.RayError as error:
+            # Perhaps the machine's fault: a resumed run tries it again.
+            result = ClusterError(f"Its processes died: {sentence(error)}")
+        arrived(pending.pop(ready[0]), result)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -150,6 +172,8 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except PruneTuneError as error:
         return error
+    except Exception as error:
+        return EvaluationError(sentence(error))
 
 
 def _validate(factory: PreparedFactory, widths: Widths) -> float:

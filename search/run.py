@@ -14,7 +14,7 @@ from .. import __version__
 from ..cluster.pool import EvaluatorPool
 from ..cluster.resources import EvaluatorResources, capacity
 from ..envs.budget import parse_budgets
-from ..errors import PruneTuneError, RunFolderError
+from ..errors import ClusterError, PruneTuneError, RunFolderError
 from ..models.artifact import save_artifact
 from ..models.progress import Progress
 from .finalists import Finished, finish_candidates, pick_finalists, test_dense
@@ -29,7 +29,7 @@ from .spec_model import SearchSpec
 from .summary import Best, Counts, Dense, Summary, read_summary, write_summary
 from .trainable import ACCURACY, TrialContext
 from .trials import TrialSpec, comparison_trials
-from .tuning import Ended, experiments, run_trials
+from .tuning import Ended, run_trials
 
 __all__ = ["Run"]
 
@@ -70,8 +70,8 @@ class Run:
         try:
             with ended_by_signals():
                 ended = self._search()
-                self._finish(ended)
-            self._check_ended(ended)
+                broken = self._finish(ended)
+            self._check_broken(broken)
         except KeyboardInterrupt:
             self._write(status="interrupted")
             raise
@@ -84,12 +84,11 @@ class Run:
         self._write(status="finished")
         return self._summary
 
-    def _check_ended(self, ended: dict[str, Ended]) -> None:
-        """Whether all searches ended for good; what broke off is another process's to continue."""
-        broken = {name: each.failure for name, each in ended.items() if not each.final}
-        for name, failure in broken.items():
+    def _check_broken(self, broken: Mapping[str, str]) -> None:
+        """What broke off, and not for good, is another process's to continue."""
+        for name, reason in broken.items():
             raise RunFolderError(
-                f"{len(broken)} of {len(self._trials)} searches broke off, {name} with: {failure}; "
+                f"{len(broken)} of {len(self._trials)} searches broke off, {name} with: {reason}; "
                 f"nothing is lost: remove the cause, then `prunetune resume {self.folder.path}`."
             )
 
@@ -111,7 +110,7 @@ class Run:
         ) as pool:
             context = TrialContext(
                 histories=self.folder.histories,
-                experiments=experiments(self.folder.tune),
+                experiment=self.folder.tune,
                 pool=pool.name,
                 structure=evaluator.groups.structure.to_dict(),
                 dense=evaluator.dense.to_row(),
@@ -155,7 +154,8 @@ class Run:
 
     # --- finalists --------------------------------------------------------------------------
 
-    def _finish(self, ended: dict[str, Ended]) -> None:
+    def _finish(self, ended: dict[str, Ended]) -> dict[str, str]:
+        """Make the networks; returns, by trial, why it broke off where that is not final."""
         cluster = self.spec.cluster
         resources = {"num_cpus": cluster.evaluator_cpus, "num_gpus": cluster.evaluator_gpus}
         if self._summary.dense.test is None:
@@ -168,6 +168,7 @@ class Run:
         finalists = {
             name: pick_finalists(asked, self.spec.finalists) for name, asked in histories.items()
         }
+        broken = {n: each.failure or "" for n, each in ended.items() if not each.final}
         there = {best.trial: best for best in self._still_good(histories, finalists)}
         for name, trial in trials.items():
             if not finalists[name]:
@@ -182,6 +183,8 @@ class Run:
             asked = histories[name]
             if isinstance(result, PruneTuneError):
                 there[name] = self._without_network(trials[name], asked, str(result))
+                if isinstance(result, ClusterError):
+                    broken[name] = str(result)
             else:
                 best = self._with_network(trials[name], asked, candidate, result)
                 chosen = tuple(each.widths for each in finalists[name])
@@ -201,6 +204,7 @@ class Run:
                 arrived,
             )
         self._write(best=tuple(there[name] for name in trials))
+        return broken
 
     def _still_good(
         self,

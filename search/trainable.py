@@ -15,10 +15,17 @@ from ray import tune
 from ..envs.problem import Outcome, PruningProblem
 from ..errors import EvaluationError, PluginError, SpecError
 from .agents import Agent, make_agent
-from .checkpoints import TrialProgress, read_checkpoint, seal_checkpoint, whole_checkpoints
+from .checkpoints import (
+    TrialProgress,
+    read_checkpoint,
+    seal_checkpoint,
+    trial_checkpoints,
+    whole_checkpoints,
+)
 from .history import AskedCandidate, TrialHistory
 from .locks import take
 from .problem_spec import ProblemSpec
+from .spec_model import AgentSpec
 from .trials import TrialSpec
 
 __all__ = ["ACCURACY", "SearchTrial", "TrialContext"]
@@ -37,8 +44,7 @@ class TrialContext(BaseModel):
 
     Attributes:
         histories: Folder of the trials' histories.
-        experiments: Folders of Tune's experiments with these trials, the present one included;
-            trials continue from the newest checkpoint in any of them.
+        experiment: Folder of Tune's experiment; trials continue from the newest checkpoint in it.
         pool: Name of the evaluator pool.
         structure: Tables of the network.
         dense: The dense network's evaluation as a row.
@@ -50,7 +56,7 @@ class TrialContext(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     histories: Path
-    experiments: tuple[Path, ...]
+    experiment: Path
     pool: str
     structure: dict[str, Any]
     dense: dict[str, Any]
@@ -84,9 +90,14 @@ class SearchTrial(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Next to nothing, so that the evaluators own the CPUs; but on the driver's node.
 
-        Histories and checkpoints then need no folder that all nodes share.
+        Histories and checkpoints then need no folder that all nodes share. An agent that starts
+        processes itself says how many by its parameter ``env_runners``; RLlib wants a bundle of
+        resources for each of them.
         """
-        return tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
+        agent = AgentSpec.model_validate(config["trial"]["agent"])
+        processes = 1 + int(agent.parameters.get("env_runners", 0))
+        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+        return tune.PlacementGroupFactory([dict(here) for _ in range(processes)])
 
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Build the agent."""
@@ -129,11 +140,7 @@ class SearchTrial(tune.Trainable):
 
     def _continue(self) -> None:
         """Load the newest checkpoint that can be loaded; without one the trial begins afresh."""
-        folders = [
-            folder
-            for experiment in self._context.experiments
-            for folder in (experiment / self._trial.name).glob("checkpoint_*")
-        ]
+        folders = trial_checkpoints(self._context.experiment, self._trial.name)
         for folder, progress in whole_checkpoints(folders):
             try:
                 self._load(folder, progress)

@@ -16,18 +16,17 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from ..models.progress import SILENT, Progress
-from .run_folder import sync_folder
+from .checkpoints import retire_experiment
 from .trainable import ACCURACY, SearchTrial, TrialContext
 from .trials import TrialSpec
 
-__all__ = ["Ended", "experiments", "retire_experiment", "run_trials"]
+__all__ = ["Ended", "run_trials"]
 
 _log = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 10.0
 
 _STATE = "experiment_state-*.json"
-_RETIRED = "-retired-"
 
 # Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
 _MAX_FAILURES = 5
@@ -87,23 +86,6 @@ def run_trials(
         failure = _failure(result.error, result.metrics or {})
         ended[Path(result.path).name] = Ended(failure, final=result.error is None)
     return ended
-
-
-def experiments(folder: Path) -> tuple[Path, ...]:
-    """Folders of the experiments of a run, given its present one, which comes first."""
-    return folder, *sorted(folder.parent.glob(f"{folder.name}{_RETIRED}*"))
-
-
-def retire_experiment(folder: Path) -> None:
-    """Put Tune's experiment aside; trials of the next continue from its checkpoints.
-
-    Args:
-        folder: ``RUN/tune``.
-    """
-    if folder.exists():
-        number = len(experiments(folder))
-        folder.rename(folder.with_name(f"{folder.name}{_RETIRED}{number}"))
-        sync_folder(folder.parent)
 
 
 def _fit(
