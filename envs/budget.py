@@ -16,8 +16,7 @@ from .costs import Cost, table_costs
 
 __all__ = ["Budget", "all_costs", "minimum_widths", "parse_budgets"]
 
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-_LIMIT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kmgt])?", re.IGNORECASE)
+_LIMIT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[^\W\d_]*)", re.IGNORECASE)
 # A bare number above 1 is read as absolute only if nobody can have meant a percentage.
 _SMALLEST_ABSOLUTE = 1000.0
 
@@ -28,7 +27,8 @@ class Budget:
 
     Attributes:
         cost: Name of the cost.
-        limit: Largest admissible cost as a fraction of the dense network's, in (0, 1].
+        limit: Largest admissible cost as a fraction of the dense network's, above 0; at most 1
+            for tabulated costs.
     """
 
     cost: str
@@ -65,9 +65,15 @@ def parse_budgets(
 ) -> tuple[Budget, ...]:
     """Read budgets as a user writes them and refuse those that nothing can meet.
 
+    A tabulated cost grows with the widths, so that the narrowest candidate has the lowest cost of
+    every kind at once, and budgets that it keeps do not contradict each other. What a cost that is
+    not tabulated can reach nobody knows before the search.
+
     Args:
         budgets: Limit by name of cost: a fraction of the dense network's (``0.5``, ``"50%"``) or
-            an absolute number (``"60M"``; suffixes k, M, G, T, in FLOPs, parameters, ...).
+            an absolute number with a unit (``"60M"`` FLOPs or parameters, ``"2MB"``, ``"5ms"``).
+            Of the user's own cost a number above 1 is absolute, and so is any number with a word
+            behind it (``"3 layers"``).
         structure: Tables of the network.
         costs: Further costs beside ``flops`` and ``params``.
         smallest: Fraction of its units that every group keeps at least.
@@ -93,34 +99,39 @@ def parse_budgets(
             raise BudgetError(
                 f"The budget {name}: {written} cannot be reached: even the narrowest candidate "
                 f"costs {_ceil(reachable)} of the dense network{_absolute(cost, reachable)}; "
-                "give a limit not below that."
+                f"give a limit not below that{_narrowest(smallest)}."
             )
         parsed.append(Budget(name, limit))
     return tuple(parsed)
 
 
 def _fraction(cost: Cost, written: object) -> float:
-    value, unit = _number(cost.name, written)
+    value, unit = _number(cost, written)
     if not math.isfinite(value) or value <= 0:
         raise BudgetError(f"The budget {cost.name}: {written} must be above 0.")
     if unit == "%":
         value, relative = value / 100, True
     else:
         relative = not unit and value <= 1
-        if not unit and 1 < value < _SMALLEST_ABSOLUTE:
+        if not unit and 1 < value < _SMALLEST_ABSOLUTE and cost.tabulated:
             raise BudgetError(
                 f"The budget {cost.name}: {written} is ambiguous: write a fraction of the dense "
                 "network up to 1 (0.5), a percentage (50%) or an absolute number with its unit "
-                "(60M)."
+                f"({cost.example})."
             )
+    if relative and cost.dense == 0:
+        raise BudgetError(
+            f"The budget {cost.name}: {written} is a fraction of what the dense network costs, "
+            f"which is 0; give an absolute limit with a unit, for example {cost.example!r}."
+        )
     if not relative:
         if cost.dense is None:
             raise BudgetError(
                 f"The budget {cost.name}: {written} is absolute, but the dense network's "
                 f"{cost.name} is not known; give a fraction of it, for example 0.5."
             )
-        value = value * _UNITS[unit.lower()] / cost.dense
-    if value > 1:
+        value = value * _scale(cost, written, unit) / (cost.dense or 1.0)
+    if value > 1 and cost.tabulated:
         raise BudgetError(
             f"The budget {cost.name}: {written} is above what the dense network costs"
             f"{_absolute(cost, 1.0)}; give a smaller limit."
@@ -128,16 +139,33 @@ def _fraction(cost: Cost, written: object) -> float:
     return value
 
 
-def _number(name: str, written: object) -> tuple[float, str]:
+def _number(cost: Cost, written: object) -> tuple[float, str]:
     if isinstance(written, (int, float)) and not isinstance(written, bool):
         return float(written), ""
     match = _LIMIT.fullmatch(written.strip()) if isinstance(written, str) else None
     if match is None:
         raise BudgetError(
-            f"The budget {name}: {written!r} is not a limit: write a fraction of the dense "
-            "network (0.5), a percentage (50%) or an absolute number (60M)."
+            f"The budget {cost.name}: {written!r} is not a limit: write a fraction of the dense "
+            f"network (0.5), a percentage (50%) or an absolute number ({cost.example})."
         )
     return float(match[1]), match[2] or ""
+
+
+def _scale(cost: Cost, written: object, unit: str) -> float:
+    sizes = {name.lower(): size for name, size in cost.units}
+    if unit.lower() in sizes:
+        return sizes[unit.lower()]
+    if not unit or not cost.tabulated:
+        # What a user's own cost counts only the user knows; the word is for those who read.
+        return 1.0
+    raise BudgetError(
+        f"The budget {cost.name}: {written} has an unknown unit; write one of "
+        f"{', '.join(name for name, _ in cost.units if name)}, for example {cost.example}."
+    )
+
+
+def _narrowest(smallest: float) -> str:
+    return f", or let groups be narrower than smallest: {smallest:g}" if smallest > 0 else ""
 
 
 def _ceil(fraction: float) -> str:
@@ -149,7 +177,5 @@ def _absolute(cost: Cost, fraction: float) -> str:
     if cost.dense is None:
         return ""
     value = cost.dense * fraction
-    for suffix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= unit:
-            return f" ({math.ceil(value / unit * 1e3) / 1e3:g}{suffix})"
-    return f" ({math.ceil(value):d})"
+    name, size = next(((n, s) for n, s in cost.units if value >= s), cost.units[-1])
+    return f" ({math.ceil(value / size * 1e3) / 1e3:g}{name})"

@@ -29,8 +29,8 @@ class Outcome:
         rewards: Finite, float64 [N]. A candidate whose evaluation failed, or one of whose measures
             that the reward reads is not finite, gets the lowest of the batch, 0 if all failed
             (our choice).
-        costs: Fractions of dense per budget, float64 [N, B]; 1 for the measured costs of a
-            candidate whose evaluation failed.
+        costs: Fractions of dense per budget, float64 [N, B]. A measured cost of a candidate whose
+            evaluation failed is 1, or the limit where that is more (our choice).
         feasible: Whether all budgets are kept and the evaluation succeeded, bool [N].
         evaluations: The evaluations themselves.
     """
@@ -105,8 +105,10 @@ class PruningProblem:
         rewards = np.array([self._reward(evaluation) for evaluation in evaluations])
         succeeded = np.isfinite(rewards)
         rewards[~succeeded] = rewards[succeeded].min() if succeeded.any() else 0.0
+        limits = np.array([budget.limit for budget in self.budgets])
         costs = np.stack([self._fractions(c, widths, evaluations) for c in self.limited], axis=1)
-        kept = costs <= np.array([budget.limit for budget in self.budgets])
+        costs = np.where(np.isnan(costs), np.maximum(1.0, limits), costs)
+        kept = costs <= limits
         return Outcome(rewards, costs, kept.all(axis=1) & succeeded, evaluations)
 
     def _reward(self, evaluation: Evaluation) -> float:
@@ -129,5 +131,6 @@ class PruningProblem:
                 raise EvaluationError(
                     f"The cost {cost.name!r} has a budget but its evaluations do not report it."
                 )
-            measured.append(1.0 if evaluation.error is not None else evaluation.costs[cost.name])
+            failed = evaluation.error is not None
+            measured.append(np.nan if failed else evaluation.costs[cost.name])
         return np.array(measured, dtype=np.float64)

@@ -113,7 +113,7 @@ class Structure:
 
     def layer_params(self, widths: ArrayLike) -> NDArray[np.int64]:
         """Learnable numbers of every layer; shapes as for :meth:`layer_flops`."""
-        _, outputs = self._channels(widths)
+        _, outputs = self.channels(widths)
         return self._layer_weights(widths) + outputs * self._affine_per_output
 
     def flops(self, widths: ArrayLike) -> NDArray[np.int64]:
@@ -161,19 +161,20 @@ class Structure:
             other_flops=description["other_flops"],
         )
 
-    def _layer_weights(self, widths: ArrayLike) -> NDArray[np.int64]:
-        inputs, outputs = self._channels(widths)
-        # Only 1 in `groups` of the (input, output) pairs exists; the division is exact because a
-        # unit holds one channel of every convolution group.
-        pairs = inputs * outputs // self._convolution_groups
-        return pairs * self._weights_per_pair + outputs * self._weights_per_output
-
-    def _channels(self, widths: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def channels(self, widths: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Input and output channels of every layer, int64 [..., L], for widths [..., G]."""
         units = np.asarray(widths, dtype=np.int64)
         return (
             units @ self._input_share + self._fixed_inputs,
             units @ self._output_share + self._fixed_outputs,
         )
+
+    def _layer_weights(self, widths: ArrayLike) -> NDArray[np.int64]:
+        inputs, outputs = self.channels(widths)
+        # Only 1 in `groups` of the (input, output) pairs exists; the division is exact because a
+        # unit holds one channel of every convolution group.
+        pairs = inputs * outputs // self._convolution_groups
+        return pairs * self._weights_per_pair + outputs * self._weights_per_output
 
     @cached_property
     def _input_share(self) -> NDArray[np.int64]:

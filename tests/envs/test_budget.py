@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from prunetune.envs.budget import Budget, parse_budgets
-from prunetune.envs.costs import MeasuredCost
+from prunetune.envs.costs import ActivationMemoryCost, LatencyCost, MeasuredCost
 from prunetune.errors import BudgetError, UnknownNameError
+from prunetune.models.activations import ActivationTable
+from prunetune.models.latency import LatencyTable
 
 from .structures import chain
 
@@ -68,3 +70,57 @@ def test_a_measured_cost_takes_relative_limits_and_absolute_ones_once_measured()
         parse_budgets({"memory": "5k"}, STRUCTURE, [unmeasured])
     (budget,) = parse_budgets({"memory": "5k"}, STRUCTURE, [MeasuredCost("memory", 10_000.0)])
     assert budget.limit == pytest.approx(0.5)
+
+
+MEMORY = ActivationMemoryCost(ActivationTable(((1000, 0, 0),), (4000,)), STRUCTURE.sizes)
+
+
+@pytest.mark.parametrize("written", ["10kB", "10 kb", "0.01MB", "10000 B", "10000", 0.5])
+def test_memory_limits_have_bytes(written: str | float) -> None:
+    # 16 units of 1000 bytes and 4000 that no width changes.
+    (budget,) = parse_budgets({"activation-memory": written}, STRUCTURE, [MEMORY])
+    assert budget.limit == pytest.approx(0.5)
+
+
+def test_an_unreachable_memory_limit_is_answered_in_bytes() -> None:
+    with pytest.raises(BudgetError, match=r"costs 0\.2500 of the dense network \(5kB\)"):
+        parse_budgets({"activation-memory": "4.9kB"}, STRUCTURE, [MEMORY])
+    with pytest.raises(BudgetError, match="unknown unit; write one of GB, MB, kB, B"):
+        parse_budgets({"activation-memory": "5ms"}, STRUCTURE, [MEMORY])
+
+
+def test_latency_limits_have_seconds() -> None:
+    layers = len(STRUCTURE.layers)
+    nothing = (((0.0, 0.0), (0.0, 0.0)),) * layers
+    knots = ((0, 1),) * layers
+    cost = LatencyCost(STRUCTURE, LatencyTable(knots, knots, nothing, 0.01, 0.0))
+    for written in ("10ms", "10000us", "0.01s"):
+        (budget,) = parse_budgets({"latency": written}, STRUCTURE, [cost])
+        assert budget.limit == pytest.approx(1.0)
+    with pytest.raises(BudgetError, match=r"costs 1\.0000 of the dense network \(10ms\)"):
+        parse_budgets({"latency": "9ms"}, STRUCTURE, [cost])
+    with pytest.raises(BudgetError, match="with its unit \\(5ms\\)"):
+        parse_budgets({"latency": 5}, STRUCTURE, [cost])
+
+
+@pytest.mark.parametrize(("dense", "limit"), [(0.0, 3.0), (2.0, 1.5)])
+@pytest.mark.parametrize("written", [3, "3", "3 layers"])
+def test_a_users_own_cost_may_be_counted_in_its_own_unit(
+    written: object, dense: float, limit: float
+) -> None:
+    (budget,) = parse_budgets(
+        {"odd.py:odd": written},  # type: ignore[dict-item]
+        STRUCTURE,
+        [MeasuredCost("odd.py:odd", dense)],
+    )
+    assert budget.limit == limit
+
+
+def test_there_is_no_fraction_of_nothing() -> None:
+    with pytest.raises(BudgetError, match="which is 0; give an absolute limit"):
+        parse_budgets({"odd": 0.5}, STRUCTURE, [MeasuredCost("odd", 0.0)])
+
+
+def test_budgets_that_contradict_the_smallest_width_say_so() -> None:
+    with pytest.raises(BudgetError, match=r"narrower than smallest: 0\.9"):
+        parse_budgets({"flops": 0.5}, STRUCTURE, smallest=0.9)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.envs.costs import table_costs
+from prunetune.envs.costs import ActivationMemoryCost, table_costs
+from prunetune.models.activations import ActivationTable
 from prunetune.models.structure import Structure
 
 from .structures import structures
@@ -33,7 +34,19 @@ def test_shares_add_up_and_depend_on_decided_groups_only(
     structure: Structure, data: st.DataObject
 ) -> None:
     widths, others = _widths(structure, data), _widths(structure, data)
-    for cost in table_costs(structure).values():
+    rows = data.draw(
+        st.lists(
+            st.lists(st.integers(0, 9), min_size=widths.shape[1] + 1, max_size=widths.shape[1] + 1),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    # Something is always alive: the input.
+    table = ActivationTable(
+        tuple(tuple(row[:-1]) for row in rows), tuple(row[-1] + 1 for row in rows)
+    )
+    memory = ActivationMemoryCost(table, structure.sizes)
+    for cost in (*table_costs(structure).values(), memory):
         shares = cost.shares(widths)
         assert (shares >= 0).all()
         np.testing.assert_allclose(shares.sum(axis=1), cost.fraction(widths), rtol=1e-9)
