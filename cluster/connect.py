@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import ClusterError
 from .resources import EvaluatorResources, check_room
 from .storage import check_storage
-from .token import find_token, token_advice
+from .token import send_token, token_advice
 
 # Ray reads these when it starts. They stop it from rebuilding the environment of `uv run` on every
 # worker, from reporting usage over the network, and from announcing a change of its own defaults.
@@ -161,9 +161,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
 
     if address != "auto":
         _check_reachable(address)
-    if "RAY_AUTH_MODE" not in os.environ and find_token() is not None:
-        # Clusters ask for a token by default since Ray 2.60, but a client sends it only when told.
-        os.environ["RAY_AUTH_MODE"] = "token"
+    send_token()
     try:
         ray.init(
             address=address,
@@ -172,7 +170,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
             runtime_env=runtime_env,
         )
     except Exception as error:
-        text = f"{type(error).__name__} {error}".lower()
+        text = _whole_story(error).lower()
         if "token" in text or "unauthenticated" in text or "unauthorized" in text:
             raise ClusterError(token_advice(address)) from None
         if address == "auto":
@@ -205,6 +203,15 @@ def _free_bytes() -> int:
     from ray._common.utils import get_system_memory
 
     return int(get_system_memory())
+
+
+def _whole_story(error: BaseException | None) -> str:
+    """What an error says, and what those say that it came from."""
+    said = []
+    while error is not None:
+        said.append(f"{type(error).__name__} {error}")
+        error = error.__cause__
+    return " ".join(said)
 
 
 def _first_line(error: BaseException) -> str:

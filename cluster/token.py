@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["find_token", "token_advice"]
+__all__ = ["find_token", "send_token", "token_advice"]
+
+_MODE = "RAY_AUTH_MODE"
 
 
 def find_token() -> str | None:
@@ -26,6 +28,21 @@ def _read_token() -> str:
         return path.read_text().strip()
     except (OSError, RuntimeError, UnicodeDecodeError):  # not there, not ours, or no home folder
         return ""
+
+
+def send_token() -> None:
+    """Let this process, and those that it starts, send the token if there is one.
+
+    Clusters ask for a token by default since Ray 2.60, but a client sends it only when told. What
+    the user has said about it stays.
+    """
+    if _MODE in os.environ or find_token() is None:
+        return
+    os.environ[_MODE] = "token"
+    from ray._raylet import Config
+
+    # Ray has read its variables when it was imported.
+    Config.initialize("")
 
 
 def token_advice(address: str) -> str:

@@ -1,0 +1,138 @@
+"""A run submitted to a running cluster from another directory, looked after, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prunetune.cli import app
+from typer.testing import CliRunner
+
+from .ray_nodes import Head
+
+pytestmark = pytest.mark.ray
+
+_REWARD = """
+import sys
+
+import prunetune
+from prunetune.rewards import Reward
+
+print("imported from", prunetune.__file__, file=sys.stderr)
+
+
+class Agreeable(Reward):
+    name = "agreeable"
+    measures = ("agreement",)
+
+    def __call__(self, evaluation, dense):
+        return -evaluation.measures["agreement"]
+"""
+_SPEC = {
+    "task": {"model": "digits-net", "data": "digits"},
+    "budgets": {"flops": 0.5},
+    "reward": "rewards/agreeable.py:Agreeable",
+    "agent": {"name": "random", "parameters": {}},
+    "evaluations": 96,
+    "finetune": {"epochs": 0},
+    "finalists": 1,
+    "recalibration": 32,
+}
+
+
+class _Shell:
+    """Types commands on a machine that is not part of the cluster, but knows its token."""
+
+    def __init__(self, head: Head, patch: pytest.MonkeyPatch, home: Path | None = None) -> None:
+        self.address = ["--address", head.dashboard]
+        self.printed: list[str] = []
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home or head.home))
+
+    def type(self, *arguments: object, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [*map(str, arguments), *self.address])
+        self.printed += [done.stdout, done.stderr]
+        assert done.exit_code == code, (arguments, done.stdout, done.stderr, done.exception)
+        return done.stdout if code == 0 else done.stderr
+
+    def json(self, *arguments: object) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.type(*arguments, "--json"))
+        return answer
+
+
+def test_a_run_is_submitted_stopped_and_resumed(
+    ray_head: Head, digits_task: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project / "rewards", elsewhere):
+        folder.mkdir(parents=True)
+    (project / "rewards" / "agreeable.py").write_text(_REWARD)
+    spec = project / "tiny.yaml"
+    spec.write_text(yaml.safe_dump(_SPEC))
+    run = tmp_path / "cluster" / "first"
+    monkeypatch.chdir(elsewhere)
+    shell = _Shell(ray_head, monkeypatch)
+    submission = ("submit", "search", "../project/tiny.yaml", "--output", run)
+
+    submitted = shell.json(*submission)
+    assert not submitted["attached"]
+    following = subprocess.Popen(
+        [sys.executable, "-m", "prunetune", "logs", submitted["name"], "-f", *shell.address],
+        env=ray_head.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    attached = shell.json(*submission)
+    assert attached["attached"]
+    assert attached["name"] == submitted["name"]
+
+    end = time.monotonic() + 120
+    while not list(run.glob("evaluations/*.parquet")) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert shell.json("stop", submitted["name"])["status"] == "STOPPED"
+    followed, _ = following.communicate(timeout=60)
+    shell.printed.append(followed)
+    assert following.returncode == 1, "a run that was stopped has not succeeded"
+    assert f"The run is in {run}" in followed
+    (imported,) = {line for line in followed.splitlines() if line.startswith("imported from")}
+    assert "working_dir_files" in imported, "the package that was shipped is the one that runs"
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+
+    log = shell.type(*submission, "--follow")
+    assert "finished" in log
+    state = shell.json("status", run)
+    assert state["status"] == "SUCCEEDED"
+    assert state["name"] != submitted["name"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["evaluations"]["asked"] == _SPEC["evaluations"]
+    assert summary["best"][0]["reward"].endswith("agreeable.py:Agreeable")
+    assert shell.json(*submission)["status"] == "SUCCEEDED", "nothing runs twice"
+    assert shell.type("logs", state["name"]) in log
+    assert ray_head.token not in "".join(shell.printed)
+
+
+def test_without_the_token_one_is_told_where_it_is(
+    ray_head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = _Shell(ray_head, monkeypatch, home=tmp_path)
+    assert "asks for a token: copy the file ~/.ray/auth_token" in shell.type("logs", "x", code=2)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    refusal = shell.type("logs", "x", code=2)
+    assert "does not accept the token of this machine" in refusal
+    assert refusal.count("\n") == 1
+    assert "0" * 64 not in refusal
+
+
+def test_a_run_that_is_not_there(ray_head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = _Shell(ray_head, monkeypatch)
+    for command in ("status", "logs", "stop"):
+        assert "has no job of a run 'nobody'" in shell.type(command, "nobody", code=2)
