@@ -55,15 +55,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def real_task(
+def real_task_spec(
     network: str,
     data: Path,
     *,
     calibration: int = 512,
     validation: int = 1000,
     augmented: bool = False,
-    seed: int = 0,
-) -> PruningTask:
+) -> TaskSpec:
     """A trained network with CIFAR-10, or ``digits-net`` with its digits.
 
     Args:
@@ -73,14 +72,13 @@ def real_task(
         calibration: Calibration images; ``digits-net`` takes what it has.
         validation: Validation images; likewise.
         augmented: Whether validation images are cropped and mirrored.
-        seed: Of the splits.
     """
     if network == SMOKE_NETWORK:
         # With the default sizes its training is the one that the quickstart has cached.
-        return load_task(TaskSpec(model=network, augment_validation=augmented), seed)
+        return TaskSpec(model=network, augment_validation=augmented)
     stem = f"cifar10_{network}"
     trained = json.loads((data / "weights" / "index.json").read_text())[stem]
-    spec = TaskSpec(
+    return TaskSpec(
         model=network,
         weights=data / "weights" / f"{stem}.safetensors",
         data=DataSpec(
@@ -90,7 +88,11 @@ def real_task(
         validation=validation,
         augment_validation=augmented,
     )
-    return load_task(spec, seed)
+
+
+def real_task(network: str, data: Path, *, seed: int = 0, **sizes: Any) -> PruningTask:
+    """The task of :func:`real_task_spec`, loaded; ``seed`` decides its splits."""
+    return load_task(real_task_spec(network, data, **sizes), seed)
 
 
 def uniform_widths(structure: Structure, share: float) -> Widths:

@@ -25,17 +25,28 @@ class Limits:
     """
 
     def __init__(self, budgets: Sequence[Budget], costs: Sequence[Cost]) -> None:
-        pairs = zip(budgets, costs, strict=True)
-        self._pairs = [(budget, cost) for budget, cost in pairs if cost.tabulated]
+        pairs = enumerate(zip(budgets, costs, strict=True))
+        self._pairs = [(index, *pair) for index, pair in pairs if pair[1].tabulated]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def keep(self, widths: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether complete candidates [N, G] keep every tabulated budget, bool [N]."""
+    def keep(
+        self, widths: NDArray[np.int64], limits: NDArray[np.float64] | None = None
+    ) -> NDArray[np.bool_]:
+        """Whether complete candidates keep every tabulated budget.
+
+        Args:
+            widths: Units kept, int64 [N, G].
+            limits: Of all budgets of the search, float64 [N, B]; their own when left out.
+
+        Returns:
+            bool [N].
+        """
         kept = np.ones(len(widths), dtype=np.bool_)
-        for budget, cost in self._pairs:
-            kept &= cost.fraction(widths) <= budget.limit
+        for index, budget, cost in self._pairs:
+            limit = budget.limit if limits is None else limits[:, index]
+            kept &= cost.fraction(widths) <= limit
         return kept
 
     def clip(

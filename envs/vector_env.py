@@ -13,7 +13,7 @@ from .episodes import Episodes
 from .problem import Outcome, PruningProblem
 from .pruning_env import action_space, candidate_scalars, observation_space
 
-__all__ = ["PruningVectorEnv"]
+__all__ = ["PruningVectorEnv", "candidate_infos"]
 
 _Observations = NDArray[np.float32]
 
@@ -60,21 +60,39 @@ class PruningVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), nothing, nothing.copy(), infos
         step = self._episodes.step(np.asarray(actions).reshape(self.num_envs))
-        infos = {"costs": step.costs.astype(np.float32)}
-        if step.outcome is not None:
-            infos["widths"] = self._episodes.widths
-            infos["feasible"] = step.outcome.feasible
-            infos["evaluation"] = self._scalars(step.outcome)
-            self._over = True
-        infos |= {f"_{key}": np.ones(self.num_envs, dtype=np.bool_) for key in infos}
+        infos = candidate_infos(step.costs.astype(np.float32), self._episodes.widths, step.outcome)
+        self._over = step.outcome is not None
         over = np.full(self.num_envs, self._over)
         return step.observations, step.rewards, over, nothing, infos
 
-    def _scalars(self, outcome: Outcome) -> dict[str, NDArray[Any]]:
-        rows = [candidate_scalars(outcome, index) for index in range(self.num_envs)]
-        scalars: dict[str, NDArray[Any]] = {}
-        for name in sorted({name for row in rows for name in row}):
-            scalars[name] = np.array([row.get(name, np.nan) for row in rows])
-            # A failed evaluation has no measures: the mask says whose number it is.
-            scalars[f"_{name}"] = np.array([name in row for row in rows])
-        return scalars
+
+def candidate_infos(
+    costs: NDArray[np.float32], widths: NDArray[np.int64], outcome: Outcome | None
+) -> dict[str, Any]:
+    """Infos of N episodes as Gymnasium's vector environments give them.
+
+    Args:
+        costs: What became known of the costs at this step, float32 [N, B].
+        widths: Widths decided, int64 [N, G].
+        outcome: How the candidates were judged; ``None`` before the last step, whose infos alone
+            tell of widths and outcome.
+
+    Returns:
+        Arrays by name, each with its ``_name`` mask, bool [N].
+    """
+    infos: dict[str, Any] = {"costs": costs}
+    if outcome is not None:
+        infos["widths"] = widths
+        infos["feasible"] = outcome.feasible
+        infos["evaluation"] = _scalars(outcome)
+    return infos | {f"_{key}": np.ones(len(costs), dtype=np.bool_) for key in infos}
+
+
+def _scalars(outcome: Outcome) -> dict[str, NDArray[Any]]:
+    rows = [candidate_scalars(outcome, index) for index in range(len(outcome.evaluations))]
+    scalars: dict[str, NDArray[Any]] = {}
+    for name in sorted({name for row in rows for name in row}):
+        scalars[name] = np.array([row.get(name, np.nan) for row in rows])
+        # A failed evaluation has no measures: the mask says whose number it is.
+        scalars[f"_{name}"] = np.array([name in row for row in rows])
+    return scalars

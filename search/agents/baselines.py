@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from ...envs.actions import uniform_fraction
 from ...envs.budget import minimum_widths
 from ...envs.problem import Outcome, PruningProblem
+from ...envs.projection import rescale
 from .agent import BlackBoxAgent
 
-__all__ = ["RandomAgent", "UniformAgent", "rescale"]
-
-_BISECTIONS = 40
+__all__ = ["RandomAgent", "UniformAgent"]
 
 
 class UniformAgent(BlackBoxAgent):
@@ -100,33 +99,3 @@ class RandomAgent(BlackBoxAgent):
     def set_state(self, state: Any) -> None:
         """See `BlackBoxAgent.set_state`."""
         self._generator.bit_generator.state = state
-
-
-def rescale(problem: PruningProblem, fractions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Scale candidates by the largest common factor with which they meet the tabulated budgets.
-
-    Args:
-        problem: Its budgets; where none is tabulated nothing is scaled.
-        fractions: Of the units of each group, in [0, 1], float64 [N, G].
-
-    Returns:
-        Units kept, int64 [N, G].
-    """
-    sizes = problem.structure.sizes
-    minimum = minimum_widths(problem.structure, problem.smallest)
-
-    def widths(factors: NDArray[np.float64]) -> NDArray[np.int64]:
-        scaled = np.rint(factors[:, None] * fractions * sizes).astype(np.int64)
-        return np.clip(scaled, minimum, sizes)
-
-    if not len(problem.limits):
-        return widths(np.ones(len(fractions)))
-    low = np.zeros(len(fractions))
-    # With this factor every group is full.
-    high = 1.0 / np.maximum(fractions.min(axis=1), 1e-3)
-    full = problem.limits.keep(widths(high))
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        kept = problem.limits.keep(widths(middle))
-        low, high = np.where(kept, middle, low), np.where(kept, high, middle)
-    return widths(np.where(full, high, low))

@@ -74,12 +74,13 @@ class LagrangianPPO(PPO):
         # Before the policy: a multiplier that lags an iteration behind overshoots more.
         held = mean + self.config.cost_deviations * costs.std(axis=0) if len(costs) else mean
         multipliers = self._on_learners(lambda learner: learner.update_multipliers(held))[0]
+        returns = np.array([episode.get_return() for episode in episodes], dtype=np.float64)
+        self._on_learners(lambda learner: learner.set_reward_scale(returns))
         self._learn(episodes)
         for name, cost, multiplier in zip(constraints.names, mean, multipliers, strict=True):
             self._report("episode_costs", name, value=float(cost))
             self._report("multipliers", name, value=float(multiplier))
         within = np.all(costs <= np.array(constraints.limits), axis=1)
-        returns = [episode.get_return() for episode in episodes]
         self._report("feasible_share", value=float(within.mean()) if len(costs) else float("nan"))
         self._report("episodes", value=float(len(costs)))
         self._report("episode_return", value=float(np.mean(returns)))

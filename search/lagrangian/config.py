@@ -89,7 +89,7 @@ class LagrangianPPOConfig(PPOConfig):
         cost_gamma: float = NotProvided,
         cost_lambda: float = NotProvided,
         cost_vf_loss_coeff: float = NotProvided,
-        normalise_advantages: Literal["reward", "combined"] = NotProvided,
+        normalise_advantages: Literal["reward", "combined", "ranked"] = NotProvided,
     ) -> Self:
         """Sets what is constrained and how the multipliers move.
 
@@ -109,7 +109,7 @@ class LagrangianPPOConfig(PPOConfig):
             cost_gamma: Discount of the cost critics.
             cost_lambda: GAE parameter of the cost critics.
             cost_vf_loss_coeff: Weight of the cost critics' loss.
-            normalise_advantages: "combined" or "reward", see
+            normalise_advantages: "combined", "reward" or "ranked", see
                 :func:`~prunetune.search.lagrangian.connectors.combine_advantages`.
 
         Returns:
@@ -191,8 +191,8 @@ class LagrangianPPOConfig(PPOConfig):
         self.get_constraints()
         if self.batch_mode != "complete_episodes":
             raise ValueError("LagrangianPPO needs batch_mode='complete_episodes'")
-        if self.normalise_advantages not in ("reward", "combined"):
-            raise ValueError("normalise_advantages must be 'reward' or 'combined'")
+        if self.normalise_advantages not in ("reward", "combined", "ranked"):
+            raise ValueError("normalise_advantages must be 'reward', 'combined' or 'ranked'")
         if self.cost_deviations < 0:
             raise ValueError("deviations must not be negative")
         bounds = [b for _, b in self.max_std] if isinstance(self.max_std, list) else [self.max_std]

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
+from scipy.stats import rankdata
 
 from ...errors import EvaluationError
 
@@ -24,6 +25,7 @@ __all__ = [
     "CostsFromInfos",
     "combine_advantages",
     "cost_value_targets",
+    "rank_utilities",
     "step_costs",
 ]
 
@@ -98,6 +100,7 @@ class ConstrainedAdvantages(ConnectorV2):
 
     Args:
         multipliers: Returns the present multipliers, float64 [B].
+        scale: Returns the spread of rewards that ``ranked`` measures advantages in.
         gamma: Discount of costs; 1 because a budget limits an undiscounted total.
         lambda_: GAE parameter of costs.
         normalise: See :func:`combine_advantages`.
@@ -109,12 +112,14 @@ class ConstrainedAdvantages(ConnectorV2):
         input_action_space: Any = None,
         *,
         multipliers: Callable[[], NDArray[np.float64]],
+        scale: Callable[[], float],
         gamma: float,
         lambda_: float,
         normalise: str,
     ) -> None:
         super().__init__(input_observation_space, input_action_space)
         self._multipliers = multipliers
+        self._scale = scale
         self._gamma = gamma
         self._lambda = lambda_
         self._normalise = normalise
@@ -140,6 +145,7 @@ class ConstrainedAdvantages(ConnectorV2):
                 columns[Columns.LOSS_MASK].cpu().numpy(),
                 self._multipliers(),
                 self._normalise,
+                self._scale(),
             )
             device = values.device
             columns[COST_VALUE_TARGETS] = torch.from_numpy(targets).to(device)
@@ -188,6 +194,7 @@ def combine_advantages(
     mask: NDArray[np.bool_],
     multipliers: NDArray[np.float64],
     normalise: str,
+    scale: float = 1.0,
 ) -> NDArray[np.float32]:
     """The advantage of the Lagrangian, (A_r - sum_i lambda_i A_ci) / (1 + sum_i lambda_i).
 
@@ -195,14 +202,17 @@ def combine_advantages(
     ``reward``, the reward advantage alone (Ray et al. 2019; OmniSafe), which makes a multiplier
     the price of a cost in standard deviations of the reward advantage; or ``combined``, the sum
     (our choice), which makes it the price in units of the reward, so that it need not grow as
-    the policy narrows.
+    the policy narrows. ``ranked`` is ``combined`` with the sum replaced by its rank among the
+    batch (see :func:`rank_utilities`), so that neither a difference of 0.1 points nor a hopeless
+    candidate weighs more or less for its size; a multiplier is the price in units of ``scale``.
 
     Args:
         rewards: Advantages of the reward, not normalised, [rows].
         costs: Advantages of the costs, [rows, B].
         mask: False for bootstrap rows, which must not enter any mean, [rows].
         multipliers: [B].
-        normalise: ``reward`` or ``combined``.
+        normalise: ``reward``, ``combined`` or ``ranked``.
+        scale: What ``ranked`` divides the reward advantage by, above 0.
 
     Returns:
         float32 [rows].
@@ -210,11 +220,34 @@ def combine_advantages(
     reward = rewards.astype(np.float64) - rewards[mask].mean(dtype=np.float64)
     if normalise == "reward":
         reward /= _spread(reward[mask])
+    if normalise == "ranked":
+        reward /= scale
     centred = costs.astype(np.float64) - costs[mask].mean(axis=0, dtype=np.float64)
     combined = (reward - centred @ multipliers) / (1.0 + multipliers.sum())
     if normalise == "combined":
         combined /= _spread(combined[mask])
+    if normalise == "ranked":
+        combined[mask] = rank_utilities(combined[mask])
+        combined[~mask] = 0.0
     return combined.astype(np.float32)
+
+
+def rank_utilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Utilities of ranks, as evolution strategies use them: the better half counts, the best most.
+
+    A rank k of n, 1 the best, is worth max(0, ln(n / 2 + 1) - ln k) (Hansen & Ostermeier 2001;
+    fitness shaping of Wierstra et al. 2014), here standardised. Equal values share their mean rank.
+
+    Args:
+        values: Higher is better, [n].
+
+    Returns:
+        Mean 0 and standard deviation 1, or all 0 where all values are equal; float64 [n].
+    """
+    rank = rankdata(-values)
+    utility = np.maximum(0.0, np.log(len(values) / 2 + 1) - np.log(rank))
+    utility -= utility.mean()
+    return np.asarray(utility / _spread(utility))
 
 
 def _spread(values: NDArray[np.float64]) -> float:

@@ -22,6 +22,8 @@ from .multipliers import Multipliers
 __all__ = ["LagrangianLearner"]
 
 _COMPONENT = "lagrangian"
+# Distance of a normal distribution's quartiles, in standard deviations.
+_NORMAL_QUARTILES = 1.349
 
 
 class LagrangianLearner(PPOTorchLearner):
@@ -36,6 +38,7 @@ class LagrangianLearner(PPOTorchLearner):
         """Build networks, optimisers, and the connectors that turn infos into advantages."""
         super().build()
         self.multipliers = Multipliers(self.config.get_constraints())
+        self._reward_scale: float | None = None
         self._timestep = 0
         self._max_std = Scheduler(
             fixed_value_or_schedule=self.config.max_std,
@@ -48,6 +51,7 @@ class LagrangianLearner(PPOTorchLearner):
         self._learner_connector.append(
             ConstrainedAdvantages(
                 multipliers=lambda: self.multipliers.values,
+                scale=lambda: self._reward_scale or 1.0,
                 gamma=self.config.cost_gamma,
                 lambda_=self.config.cost_lambda,
                 normalise=self.config.normalise_advantages,
@@ -76,6 +80,17 @@ class LagrangianLearner(PPOTorchLearner):
     def update_multipliers(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move the multipliers by the episode costs [B] of the whole batch."""
         return self.multipliers.update(costs)
+
+    def set_reward_scale(self, returns: NDArray[np.float64]) -> None:
+        """Take the spread of the first batch whose returns [N] differ as the unit of rewards.
+
+        The distance of the quartiles, as a robust standard deviation: one candidate that is
+        broken must not make all others look alike. It stays, since it is what multipliers are
+        prices in.
+        """
+        spread = float(np.subtract(*np.percentile(returns, [75, 25]))) / _NORMAL_QUARTILES
+        if self._reward_scale is None and spread > 0 and np.isfinite(spread):
+            self._reward_scale = spread
 
     def update_kl_coefficients(self, divergence: Mapping[str, float]) -> dict[str, float]:
         """Adapt PPO's KL coefficients to the mean divergence over all learners.
@@ -108,11 +123,12 @@ class LagrangianLearner(PPOTorchLearner):
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """RLlib's state and ours: multipliers, KL coefficients, position of the schedules."""
+        """RLlib's state and ours: multipliers, reward scale, KL coefficients, schedules."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_COMPONENT, components, not_components):
             state[_COMPONENT] = {
                 "multipliers": self.multipliers.get_state(),
+                "reward_scale": self._reward_scale,
                 "kl_coefficients": {
                     module_id: float(self.curr_kl_coeffs_per_module[module_id])
                     for module_id in self.module.keys()
@@ -128,6 +144,7 @@ class LagrangianLearner(PPOTorchLearner):
         if ours is None:
             return
         self.multipliers.set_state(ours["multipliers"])
+        self._reward_scale = ours["reward_scale"]
         for module_id, value in ours["kl_coefficients"].items():
             variable = self.curr_kl_coeffs_per_module[module_id]
             variable.data = torch.full_like(variable.data, value)

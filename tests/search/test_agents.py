@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from prunetune.envs.problem import PruningProblem
+from prunetune.envs.projection import rescale
 from prunetune.errors import PluginError, SpecError, UnknownNameError
 from prunetune.rewards.evaluation import Evaluation
 from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
-from prunetune.search.agents.baselines import RandomAgent, UniformAgent, rescale
+from prunetune.search.agents.baselines import RandomAgent, UniformAgent
 from prunetune.search.agents.black_box import CmaEsAgent, TpeAgent
 from prunetune.search.agents.lagrangian import candidates_per_iteration
 from prunetune.search.problem_spec import ProblemSpec

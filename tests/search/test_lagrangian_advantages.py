@@ -11,6 +11,7 @@ from prunetune.search.lagrangian.algorithm import episode_costs
 from prunetune.search.lagrangian.connectors import (
     combine_advantages,
     cost_value_targets,
+    rank_utilities,
     step_costs,
 )
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -48,7 +49,7 @@ def test_targets_are_the_weighted_sum_of_td_errors(
     np.testing.assert_allclose(targets[real], expected[real], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("normalise", ["reward", "combined"])
+@pytest.mark.parametrize("normalise", ["reward", "combined", "ranked"])
 def test_bootstrap_rows_do_not_enter_the_advantage(normalise: str) -> None:
     rng = np.random.default_rng(0)
     rewards, costs = rng.normal(size=12), rng.normal(size=(12, 2))
@@ -113,3 +114,29 @@ def test_the_reset_info_is_no_transition() -> None:
 def test_missing_or_meaningless_costs_are_refused(info: dict[str, object]) -> None:
     with pytest.raises(EvaluationError, match="2 finite"):
         step_costs(_episode([{}, info]), 2, 1)
+
+
+def test_ranked_advantages_depend_on_the_order_of_the_lagrangian_alone() -> None:
+    rng = np.random.default_rng(2)
+    rewards = rng.normal(0.0, 0.01, 20).astype(np.float32)
+    costs = rng.normal(1.0, 0.05, (20, 1)).astype(np.float32)
+    mask, multipliers = np.ones(20, dtype=bool), np.array([3.0])
+    found = combine_advantages(rewards, costs, mask, multipliers, "ranked", scale=0.01)
+    order = np.argsort(rewards / 0.01 - 3.0 * costs[:, 0])
+    assert (np.diff(found[order]) >= -1e-6).all()
+    assert found.std() == pytest.approx(1.0, rel=1e-4)
+    # A broken candidate may be as broken as it likes.
+    worst = order[0]
+    rewards[worst] = -1e6
+    again = combine_advantages(rewards, costs, mask, multipliers, "ranked", scale=0.01)
+    np.testing.assert_allclose(again, found, atol=1e-6)
+
+
+def test_rank_utilities_are_those_of_cma_es() -> None:
+    # ln(n / 2 + 1) - ln k for the better half, nothing for the rest; then standardised.
+    raw = np.array([np.log(3) - np.log(k) for k in (1, 2)] + [0.0, 0.0])
+    expected = (raw - raw.mean()) / raw.std()
+    np.testing.assert_allclose(rank_utilities(np.array([9.0, 4.0, -1.0, -8.0])), expected)
+    np.testing.assert_array_equal(rank_utilities(np.full(5, 2.0)), np.zeros(5))
+    tied = rank_utilities(np.array([1.0, 7.0, 7.0, 0.0]))
+    assert tied[1] == tied[2] > tied[0]

@@ -1,0 +1,112 @@
+"""Whole candidates from one action: scaling to the budgets, and the environment of one step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from prunetune.envs.budget import minimum_widths
+from prunetune.envs.costs import MeasuredCost, table_costs
+from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.problem import PruningProblem
+from prunetune.envs.projection import CandidateMap, rescale
+from prunetune.models.structure import Structure
+
+from .structures import chain, problem, structures
+
+
+def _limits(problem: PruningProblem, count: int) -> np.ndarray:
+    return np.repeat([[budget.limit for budget in problem.budgets]], count, axis=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(structures(), st.floats(0.5, 0.95), st.integers(0, 2**31))
+def test_scaled_candidates_meet_the_limits_and_could_not_be_scaled_further(
+    structure: Structure, limit: float, seed: int
+) -> None:
+    narrowest = minimum_widths(structure)[None]
+    costs = table_costs(structure)
+    assume(all(cost.fraction(narrowest)[0] < limit for cost in costs.values()))
+    fractions = np.random.default_rng(seed).uniform(0.05, 1, (8, len(structure.groups)))
+    widths = rescale(problem(structure, {"flops": limit, "params": limit}), fractions)
+    spent = np.stack([cost.fraction(widths) for cost in costs.values()], axis=1)
+    assert (spent <= limit).all()
+    # Somewhat larger factors exceed a limit: nothing was left on the table.
+    for row, fraction in zip(widths, fractions, strict=True):
+        if (row == structure.sizes).all():
+            continue
+        factor = max((row + 0.51) / (fraction * structure.sizes))
+        wider = np.clip(np.rint(factor * fraction * structure.sizes), row, structure.sizes)
+        wider = np.minimum(wider, structure.sizes).astype(np.int64)[None]
+        more = [cost.fraction(wider)[0] for cost in costs.values()]
+        assert max(more) > limit or (wider[0] == row).all()
+
+
+def test_the_spending_decides_the_cost_and_proportions_only_their_ratios() -> None:
+    # Groups so wide that rounding to units hardly moves the cost.
+    asked = problem(chain([4000, 3000, 5000]), {"flops": 0.4, "params": 0.5})
+    mapping = CandidateMap(asked)
+    assert mapping.size == 4
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-0.5, 0.5, (6, 4))
+    actions[:, 3] = [-1.0, 0.0, 1.0, -5.0, 0.4, 1.0]
+    limits = _limits(asked, 6)
+    widths = mapping.widths(actions, limits)
+    spent = np.stack([cost.fraction(widths) for cost in asked.limited], axis=1) / limits
+    expected = 0.99 + 0.05 * np.clip(actions[:, 3], -1, 1)
+    np.testing.assert_allclose(spent.max(axis=1), expected, atol=2e-3)
+    # Proportions do not depend on what is spent.
+    actions[:, :3] = actions[0, :3]
+    shares = mapping.widths(actions, limits) / asked.structure.sizes
+    ratios = shares / shares[:, :1]
+    np.testing.assert_allclose(ratios, np.repeat(ratios[:1], 6, axis=0), rtol=5e-3)
+
+
+def test_action_zero_is_the_uniform_candidate_at_any_limit() -> None:
+    asked = problem(chain([64, 32, 64]), {"flops": 0.5})
+    mapping = CandidateMap(asked, scaled=False)
+    limits = np.array([[0.5], [0.3], [1.0]])
+    widths = mapping.widths(np.zeros((3, 3)), limits)
+    assert widths[0].tolist() == asked.width_map.uniform.tolist()
+    assert widths[2].tolist() == [64, 32, 64]
+    assert (asked.limited[0].fraction(widths) <= limits[:, 0]).all()
+    ends = mapping.widths(np.array([[-1.0] * 3, [1.0] * 3, [9.0] * 3]), limits)
+    assert ends.tolist() == [[1, 1, 1], [64, 32, 64], [64, 32, 64]]
+
+
+def test_a_cost_that_only_evaluations_reveal_is_not_scaled_to() -> None:
+    asked = problem(chain([16, 32]), {"flops": 0.5, "odd": 0.4}, costs=(MeasuredCost("odd"),))
+    assert CandidateMap(asked).size == 2
+    assert CandidateMap(problem(chain([16, 32]), {"flops": 0.5})).size == 3
+
+
+def test_one_step_decides_and_judges_whole_candidates() -> None:
+    asked = problem(chain([16, 32, 8]), {"flops": 0.5, "params": 0.6})
+    env = OneStepVectorEnv(asked, 5)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    observations, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observations)
+    np.testing.assert_allclose(observations, np.repeat([[0.5, 0.6]], 5, axis=0))
+    env.action_space.seed(0)
+    _, rewards, terminated, truncated, infos = env.step(env.action_space.sample())
+    assert terminated.all() and not truncated.any()
+    again = asked.judge(infos["widths"])
+    np.testing.assert_allclose(rewards, again.rewards)
+    np.testing.assert_allclose(infos["costs"], again.costs / [0.5, 0.6], rtol=1e-6)
+    assert infos["feasible"].tolist() == (infos["costs"] <= 1).all(axis=1).tolist()
+    np.testing.assert_allclose(infos["evaluation"]["accuracy"], again.rewards)
+    # All candidates of a step are evaluated in one call, and the next step only begins anew.
+    _, rewards, terminated, _, infos = env.step(env.action_space.sample())
+    assert not terminated.any() and not rewards.any() and not infos
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_every_action_gives_widths_that_exist(scaled: bool) -> None:
+    asked = problem(chain([1, 7, 40]), {"flops": 0.3}, smallest=0.2)
+    mapping = CandidateMap(asked, scaled)
+    actions = np.random.default_rng(1).normal(0, 1, (200, mapping.size))
+    widths = mapping.widths(actions, _limits(asked, 200))
+    assert (widths >= minimum_widths(asked.structure, 0.2)).all()
+    assert (widths <= asked.structure.sizes).all()
