@@ -274,3 +274,17 @@ def test_finished_runs_do_not_run_again(finished_run: tuple[Path, dict[str, Any]
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["best"] == printed["best"]
     _assert_one_sentence(_run("search", _write(run.parent), "--output", run), "resume")
+
+
+@pytest.mark.ray
+def test_a_search_continues_where_it_is_told_to(
+    finished_run: tuple[Path, dict[str, Any]],
+) -> None:
+    run, printed = finished_run
+    changes = {"agent": "ppo-lagrangian", "evaluations": 32, "finetune": {"epochs": 1}}
+    spec = _write(run.parent, **changes)
+    result = _run("search", spec, "--output", run, "--resume", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["best"] == printed["best"]
+    spec = _write(run.parent, **{**changes, "seed": 1})
+    _assert_one_sentence(_run("search", spec, "--output", run, "--resume"), "another 'seed'")
