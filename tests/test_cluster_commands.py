@@ -39,7 +39,8 @@ def _write(folder: Path, **changes: Any) -> Path:
 
 def _assert_one_sentence(result: Result, *parts: str) -> None:
     assert result.exit_code == 2, (result.output, result.exception)
-    (error,) = result.stderr.splitlines()
+    assert "Traceback" not in result.output
+    error = result.stderr.splitlines()[-1]
     assert error.startswith("Error: ") and error.endswith((".", "?")), error
     for part in parts:
         assert part in error, error
@@ -56,7 +57,7 @@ def silent_address() -> Iterator[str]:
 @pytest.fixture
 def web_page() -> Iterator[str]:
     """The address of a web server that is no dashboard."""
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
