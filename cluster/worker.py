@@ -72,15 +72,9 @@ def sentence(error: BaseException) -> str:
 
 
 class EvaluatorWorker:
-    """A Ray actor's class.
+    """A Ray actor's class; the environment of its process limits the threads of an evaluation."""
 
-    Args:
-        threads: CPU threads of one evaluation. One thread in each of several processes beats
-            several threads in one for networks of this size.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self) -> None:
         self._evaluator: Evaluator | None = None
 
     def ping(self) -> int:
@@ -89,9 +83,6 @@ class EvaluatorWorker:
 
     def build(self, factory: EvaluatorFactory) -> Built:
         """Build the evaluator. Never raises: the caller has to tell a bad task from a death."""
-        import torch
-
-        torch.set_num_threads(self._threads)
         try:
             self._evaluator = factory()
             return Built(self._evaluator.dense, None)
