@@ -24,7 +24,8 @@ class Evaluation:
         widths: Units kept per channel group, each at least 1.
         measures: One float per measure column. Not-a-number and infinities are kept as they are,
             because a diverged candidate is a finding; ``score`` refuses them.
-        costs: Fractions of the dense network's cost, finite and at least 0.
+        costs: Fractions of the dense network's cost, finite and at least 0; where the dense
+            network costs nothing, the cost itself.
         seconds: Wall-clock seconds that the evaluation took, at least 0.
         error: Why the candidate could not be evaluated, or ``None``.
 

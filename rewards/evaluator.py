@@ -27,6 +27,7 @@ from ..models.structure import Widths
 from ..models.task import PruningTask
 from .evaluation import Evaluation
 from .measure import Batch, Measure
+from .own_costs import OwnCosts, relative_costs, standalone_copy
 from .registry import DEFAULT_MEASURES, MeasureSpec, make_measures
 
 __all__ = ["CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
@@ -52,6 +53,7 @@ class EvaluatorSpec(BaseModel):
         recalibration: Calibration images that BatchNorm statistics are re-estimated on. With
             fewer, accuracy on ResNet-56 depends on which images they are by up to 2 points.
         measures: What is computed of every candidate.
+        costs: The user's own costs, ``module:function`` or ``path/to/file.py:function``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class EvaluatorSpec(BaseModel):
     precision: Precision = "auto"
     recalibration: int = Field(default=128, ge=1)
     measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
+    costs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class CandidateEvaluator:
         builder: Builds the networks of candidates.
         precision: Precision that candidates are evaluated in, ``fp32`` or ``bf16``.
         key: Digest of everything that decides an evaluation beside the widths.
+        dense_costs: The user's own costs of the dense network, in their own units.
     """
 
     def __init__(
@@ -97,7 +101,9 @@ class CandidateEvaluator:
         self._measures = measures
         self._device = device
         self._images = _prepare_images(task, spec.recalibration, precision, device)
-        self.key = _key(task, spec, precision, seed)
+        self._own_costs = OwnCosts(spec.costs, task.example_input)
+        self.key = _key(task, spec, precision, seed, self._own_costs)
+        self.dense_costs = self._own_costs.measure(task.network)
         dense = cast_network(task.network, precision, device)
         with torch.inference_mode():
             folded = fold_batchnorm(dense, builder.statistics.norms)
@@ -107,7 +113,9 @@ class CandidateEvaluator:
             )
             for measure in measures:
                 measure.fit(folded, iter(self._images.validation))
-        self._dense = self._measure(folded, self.groups.sizes, time.perf_counter())
+        self._dense = self._measure(
+            folded, self.groups.sizes, self.dense_costs, time.perf_counter()
+        )
 
     @property
     def groups(self) -> ChannelGroups:
@@ -127,6 +135,7 @@ class CandidateEvaluator:
 
         Raises:
             ValueError: If a width is out of range.
+            EvaluationError: If one of the user's own costs cannot be computed.
         """
         start = time.perf_counter()
         with torch.inference_mode():
@@ -135,7 +144,10 @@ class CandidateEvaluator:
             if is_recalibrated(self._spec.repair):
                 recalibrate_batchnorm(network, [self._images.recalibration])
             folded = fold_batchnorm(network, self.builder.statistics.norms)
-        return self._measure(folded, tuple(widths), start)
+        own: dict[str, float] = {}
+        if len(self._own_costs):
+            own = self._own_costs.measure(standalone_copy(slimmed, network))
+        return self._measure(folded, tuple(widths), own, start)
 
     def build(self, widths: Widths, repair: Repair | None = None) -> nn.Module:
         """A float32 network of its own, for finalists, recalibrated on all calibration images.
@@ -150,7 +162,9 @@ class CandidateEvaluator:
         """Per group, the units that a candidate keeps, ascending int64 [width]."""
         return list(self.builder.statistics.kept_units(widths))
 
-    def _measure(self, network: nn.Module, widths: Widths, start: float) -> Evaluation:
+    def _measure(
+        self, network: nn.Module, widths: Widths, own: dict[str, float], start: float
+    ) -> Evaluation:
         values: dict[str, float] = {}
         with ExitStack() as stack, torch.inference_mode():
             for measure in self._measures:
@@ -165,6 +179,7 @@ class CandidateEvaluator:
         costs = {
             "flops": int(structure.flops(widths)) / structure.dense_flops,
             "params": int(structure.params(widths)) / structure.dense_params,
+            **relative_costs(own, self.dense_costs),
         }
         return Evaluation(widths, values, costs, time.perf_counter() - start)
 
@@ -245,12 +260,15 @@ def _prepare_images(
     )
 
 
-def _key(task: PruningTask, spec: EvaluatorSpec, precision: str, seed: int) -> str:
+def _key(
+    task: PruningTask, spec: EvaluatorSpec, precision: str, seed: int, own_costs: OwnCosts
+) -> str:
     facts = {
         "version": _VERSION,
         "task": task.digest,
         "seed": seed,
         "precision": precision,
-        **spec.model_dump(mode="json", exclude={"precision"}),
+        **spec.model_dump(mode="json", exclude={"precision", "costs"}),
+        **own_costs.digests(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

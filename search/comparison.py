@@ -51,7 +51,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
     )
     with folder.lock():
         note_identity(folder, spec, prepared)
-        return Run(folder, spec, prepared.keep_weights(folder), progress).run()
+        return Run(folder, spec, prepared.keep(folder), progress).run()
 
 
 def resume_run(
@@ -91,7 +91,7 @@ def resume_run(
         if evaluations is not None and longer:
             spec = _lengthen(folder, spec, summary, evaluations)
         connect(spec.cluster)
-        return Run(folder, spec, prepared.keep_weights(folder), progress).run()
+        return Run(folder, spec, prepared.keep(folder), progress).run()
 
 
 def _lengthen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..envs.budget import parse_budgets
 from ..errors import EvaluationError
@@ -12,7 +12,7 @@ from ..models.weights import save_weights
 from ..rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from ..rewards.registry import make_reward
 from .agents import check_agent
-from .problem_spec import measured_costs
+from .cost_tables import CostTables, check_costs, gather_cost_tables, own_costs
 from .record import RecordKey
 from .run_folder import RunFolder
 from .spec_model import SearchSpec
@@ -20,7 +20,7 @@ from .trials import comparison_trials
 
 __all__ = ["Prepared", "PreparedFactory", "prepare"]
 
-_WEIGHTS = "dense.safetensors"
+_WEIGHTS, _COSTS = "dense.safetensors", "costs.json"
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Prepared:
         task: Network and images.
         evaluator: Its evaluator.
         factory: Builds both again in another process.
+        costs: Tables of the costs that budgets limit; empty in other processes.
     """
 
     task: PruningTask
     evaluator: CandidateEvaluator
     factory: PreparedFactory
+    costs: CostTables = field(default_factory=CostTables)
 
     @property
     def record_key(self) -> RecordKey:
@@ -48,8 +50,9 @@ class Prepared:
             repair=spec.repair,
         )
 
-    def keep_weights(self, folder: RunFolder) -> Prepared:
-        """Keep weights that were trained for this run in its folder, for workers and resumption."""
+    def keep(self, folder: RunFolder) -> Prepared:
+        """Keep what was made for this run in its folder: cost tables, and weights if trained."""
+        folder.write_json(_COSTS, self.costs.model_dump(mode="json"))
         if self.factory.task.weights is not None:
             return self
         path = folder.path / _WEIGHTS
@@ -107,12 +110,15 @@ def prepare(
     Args:
         spec: The spec.
         progress: Told of what takes long.
-        folder: Of the run that is resumed, which may hold the dense network's weights.
+        folder: Of the run that is resumed, which may hold the dense network's weights and has
+            the cost tables.
 
     Raises:
         PruneTuneError: If anything that the spec names is unknown, or a budget cannot be reached.
     """
     trials = comparison_trials(spec)
+    limited = {name: None for trial in trials for name in trial.budgets}
+    check_costs(limited)
     for trial in trials:
         make_reward(trial.reward)
         check_agent(trial.agent)
@@ -125,12 +131,19 @@ def prepare(
         precision=spec.precision,
         recalibration=spec.recalibration,
         measures=spec.measures,
+        costs=own_costs(limited),
     )
     task = load_task(task_spec, spec.seed, progress)
     evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress)
     structure = evaluator.groups.structure
-    costs = measured_costs(structure, evaluator.dense)
+    known = None
+    if folder is not None and (folder.path / _COSTS).is_file():
+        known = CostTables.model_validate(folder.read_json(_COSTS))
+    costs = gather_cost_tables(
+        limited, task, evaluator.groups, evaluator.dense_costs, known, progress
+    )
     for trial in trials:
-        parse_budgets(trial.budgets, structure, costs, spec.smallest)
+        parse_budgets(trial.budgets, structure, costs.costs(structure), spec.smallest)
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
-    return Prepared(task, evaluator, PreparedFactory(task_spec, decided, spec.seed, evaluator.key))
+    factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key)
+    return Prepared(task, evaluator, factory, costs)

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ..cluster.pool import PoolClient
 from ..envs.budget import parse_budgets
-from ..envs.costs import Cost, MeasuredCost, table_costs
 from ..envs.problem import PruningProblem
 from ..models.structure import Structure
 from ..rewards.evaluation import Evaluation
 from ..rewards.registry import RewardSpec, make_reward
+from .cost_tables import CostTables
 from .spec_model import BudgetSpec
 
-__all__ = ["ProblemSpec", "measured_costs"]
+__all__ = ["ProblemSpec"]
 
 
 class ProblemSpec(BaseModel):
@@ -29,6 +29,7 @@ class ProblemSpec(BaseModel):
         shield: Whether widths are clipped so that the budgets stay reachable.
         smallest: Fraction of its units that every group keeps at least.
         pool: Name of the evaluator pool.
+        costs: Costs beside FLOPs and parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class ProblemSpec(BaseModel):
     shield: bool
     smallest: float
     pool: str
+    costs: CostTables = CostTables()
 
     def build(self) -> PruningProblem:
         """The problem, on a process that is connected to the pool's cluster.
@@ -50,7 +52,7 @@ class ProblemSpec(BaseModel):
         """
         structure = Structure.from_dict(self.structure)
         dense = Evaluation.from_row(self.dense)
-        costs = measured_costs(structure, dense)
+        costs = self.costs.costs(structure)
         return PruningProblem(
             structure=structure,
             budgets=parse_budgets(self.budgets, structure, costs, self.smallest),
@@ -61,9 +63,3 @@ class ProblemSpec(BaseModel):
             shield=self.shield,
             smallest=self.smallest,
         )
-
-
-def measured_costs(structure: Structure, dense: Evaluation) -> tuple[Cost, ...]:
-    """The costs that evaluations report beside those of the tables."""
-    tabulated = table_costs(structure)
-    return tuple(MeasuredCost(name) for name in dense.costs if name not in tabulated)

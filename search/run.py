@@ -14,13 +14,13 @@ from .. import __version__
 from ..cluster.pool import EvaluatorPool
 from ..cluster.resources import EvaluatorResources, capacity
 from ..envs.budget import parse_budgets
-from ..errors import ClusterError, PruneTuneError, RunFolderError
+from ..errors import ClusterError, EvaluationError, PruneTuneError, RunFolderError
 from ..models.artifact import save_artifact
 from ..models.progress import Progress
+from .cost_tables import measure_costs
 from .finalists import Finished, finish_candidates, pick_finalists, test_dense
 from .history import AskedCandidate, TrialHistory
 from .prepare import Prepared
-from .problem_spec import measured_costs
 from .record import EvaluationRecord
 from .run_folder import RunFolder
 from .run_record import RunRecord
@@ -117,6 +117,7 @@ class Run:
                 evaluations=spec.evaluations,
                 shield=spec.shield,
                 smallest=spec.smallest,
+                costs=self.prepared.costs,
             )
             try:
                 return run_trials(
@@ -234,11 +235,19 @@ class Run:
     ) -> Best:
         structure = self.prepared.evaluator.groups.structure
         task = self.prepared.task
+        delivered: dict[str, float] = {}
+        try:
+            delivered = measure_costs(trial.budgets, finished.network, task)
+        except EvaluationError as error:
+            # The network is there all the same; nobody must lose it to a cost that broke.
+            self.progress.note(f"{trial.title}: {error}")
         best = Best(
             **_common(trial, asked),
-            feasible=candidate.feasible,
+            feasible=candidate.feasible
+            and self.prepared.costs.keeps_own(self._limits(trial), delivered),
             widths=candidate.widths,
             costs=dict(candidate.costs),
+            measured=delivered,
             flops=int(structure.flops(candidate.widths)),
             params=int(structure.params(candidate.widths)),
             search_reward=candidate.reward,
@@ -256,6 +265,7 @@ class Run:
             mode="json",
             include={
                 "costs",
+                "measured",
                 "flops",
                 "params",
                 "validation",
@@ -287,9 +297,8 @@ class Run:
 
     def _limits(self, trial: TrialSpec) -> dict[str, float]:
         """The trial's budgets as fractions of the dense network's costs."""
-        evaluator = self.prepared.evaluator
-        structure = evaluator.groups.structure
-        costs = measured_costs(structure, evaluator.dense)
+        structure = self.prepared.evaluator.groups.structure
+        costs = self.prepared.costs.costs(structure)
         budgets = parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
         return {budget.cost: budget.limit for budget in budgets}
 

@@ -70,7 +70,9 @@ class Best(_Part):
         error: Why it ended early, or without a network.
         feasible: Whether the network keeps every budget.
         widths: Units kept per channel group.
-        costs: Fractions of the dense network's cost.
+        costs: Fractions of the dense network's cost, as the search knew them.
+        measured: What budgets limit and only measurements tell, on the network as delivered:
+            latency in seconds, activation memory in bytes, the user's own costs in their units.
         flops: 2 x multiply-accumulates at batch 1.
         params: Learnable numbers.
         search_reward: The reward that the search saw.
@@ -95,6 +97,7 @@ class Best(_Part):
     feasible: bool = False
     widths: tuple[int, ...] | None = None
     costs: dict[str, float] | None = None
+    measured: dict[str, float] = Field(default_factory=dict)
     flops: int | None = None
     params: int | None = None
     search_reward: float | None = None

@@ -22,6 +22,7 @@ from .checkpoints import (
     trial_checkpoints,
     whole_checkpoints,
 )
+from .cost_tables import CostTables
 from .history import AskedCandidate, TrialHistory
 from .locks import take
 from .problem_spec import ProblemSpec
@@ -51,6 +52,7 @@ class TrialContext(BaseModel):
         evaluations: Candidates that each trial may ask for.
         shield: Whether widths are clipped so that the budgets stay reachable.
         smallest: Fraction of its units that every group keeps at least.
+        costs: Costs beside FLOPs and parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +65,7 @@ class TrialContext(BaseModel):
     evaluations: int
     shield: bool
     smallest: float
+    costs: CostTables = CostTables()
 
     def problem(self, trial: TrialSpec) -> ProblemSpec:
         """What a trial searches."""
@@ -74,6 +77,7 @@ class TrialContext(BaseModel):
             shield=self.shield,
             smallest=self.smallest,
             pool=self.pool,
+            costs=self.costs,
         )
 
 
