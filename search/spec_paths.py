@@ -1,4 +1,4 @@
-"""The paths that a resolved spec names: weights, data and the user's own files."""
+"""The paths that a resolved spec names: weights, data, earlier runs and the user's own files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from .._plugins import is_reference
 
 __all__ = ["anchor_paths", "map_paths"]
+
+# The parameter of agents that names a run folder.
+_INIT_FROM = "init_from"
 
 
 def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
@@ -30,6 +33,9 @@ def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     named += [*compare["rewards"], *compare["agents"]]
     for one in named:
         one["name"] = _changed_reference(one["name"], change)
+    for agent in (values["agent"], *compare["agents"]):
+        if isinstance(agent["parameters"].get(_INIT_FROM), str):
+            agent["parameters"][_INIT_FROM] = change(agent["parameters"][_INIT_FROM])
     task["model"] = _changed_reference(task["model"], change)
     values["criterion"] = _changed_reference(values["criterion"], change)
     for budgets in (values, *({"budgets": each} for each in compare["budgets"])):

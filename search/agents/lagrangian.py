@@ -23,12 +23,11 @@ from ...rewards.evaluation import Evaluation
 from ..lagrangian import LagrangianPPO, LagrangianPPOConfig
 from ..problem_spec import ProblemSpec
 from .agent import Agent, Iteration
+from .warm_start import CHECKPOINT, load_policy, start_from
 
 __all__ = ["LagrangianAgent", "candidates_per_iteration"]
 
 _ENVIRONMENT = "prunetune-pruning"
-_CHECKPOINT = "lagrangian-ppo"
-
 _ITERATIONS = 8
 
 Decide = Literal["together", "in-order"]
@@ -72,7 +71,7 @@ _DEFAULTS: Mapping[str, _Defaults] = {
         final_std=0.05,
         hidden=(16,),
         advantages="ranked",
-        multiplier_learning_rate=400.0,
+        multiplier_learning_rate=200.0,
         multiplier_max=1e4,
         deviations=1.6,
     ),
@@ -108,9 +107,12 @@ class LagrangianAgent(Agent):
         decide: "together" or "in-order".
         candidates: Episodes of one iteration, whose candidates are evaluated in parallel; by
             default about 20 (together) or 32, a divisor of ``evaluations`` where there is one.
+        init_from: Folder of a run whose policy it starts from, with another network (only
+            in-order), other budgets or another reward; ``RUN/tune/TRIAL`` of a comparison.
         env_runners: Processes that sample besides this one's own; 0 samples here.
         scaled: Whether, deciding together, proportions are scaled to tabulated budgets.
-        learning_rate: Of policy and critics.
+        learning_rate: Of policy and critics. Deciding together, it falls in proportion to the
+            bound on the standard deviation, so that steps stay in proportion to what is explored.
         epochs: Passes over an iteration's steps.
         minibatch_size: Steps of one update.
         clip: PPO's bound on the ratio of new to old probability, as a distance from 1.
@@ -129,6 +131,7 @@ class LagrangianAgent(Agent):
 
     Raises:
         ValueError: If there is no such way to decide.
+        SpecError: If there is no policy at ``init_from``, or one that does not fit.
     """
 
     name = "ppo-lagrangian"
@@ -142,6 +145,7 @@ class LagrangianAgent(Agent):
         *,
         decide: Decide = "together",
         candidates: int | None = None,
+        init_from: str | None = None,
         env_runners: int = 0,
         scaled: bool = True,
         learning_rate: float | None = None,
@@ -167,11 +171,14 @@ class LagrangianAgent(Agent):
         wanted = _chosen(candidates, candidates_per_iteration(evaluations, default.candidates))
         # More candidates than it may ask for would leave it without a single iteration.
         self.candidates = max(1, min(wanted, evaluations))
+        weights = None if init_from is None else load_policy(init_from)
         register_env(_ENVIRONMENT, _make_environment)
         length = 1 if self._together else len(problem.structure.groups)
         steps = self.candidates * length
         runners = max(env_runners, 1)
         last = min(std, _chosen(final_std, default.final_std))
+        rate = _chosen(learning_rate, default.learning_rate)
+        total = max(evaluations, 1) * length
         config = (
             LagrangianPPOConfig(algo_class=_RememberingPPO)
             .environment(
@@ -192,7 +199,7 @@ class LagrangianAgent(Agent):
             .training(
                 train_batch_size_per_learner=steps,
                 minibatch_size=min(minibatch_size, steps),
-                lr=_chosen(learning_rate, default.learning_rate),
+                lr=[[0, rate], [total, rate * last / std]] if self._together else rate,
                 num_epochs=_chosen(epochs, default.epochs),
                 clip_param=_chosen(clip, default.clip),
                 entropy_coeff=entropy,
@@ -210,10 +217,12 @@ class LagrangianAgent(Agent):
                 deviations=_chosen(deviations, default.deviations),
                 normalise_advantages=_chosen(advantages, default.advantages),
             )
-            .exploration(std=std, max_std=[[0, std], [max(evaluations, 1) * length, last]])
+            .exploration(std=std, max_std=[[0, std], [total, last]])
             .debugging(seed=seed, log_level="ERROR")
         )
         self._algorithm: _RememberingPPO = config.build_algo()
+        if weights is not None:
+            start_from(self._algorithm, weights, str(init_from))
 
     def iterate(self, most: int) -> Iteration:
         """See `Agent.iterate`; asks for no candidates where ``most`` is below an iteration's."""
@@ -230,11 +239,11 @@ class LagrangianAgent(Agent):
 
     def save(self, folder: Path) -> None:
         """See `Agent.save`."""
-        self._algorithm.save_to_path(folder / _CHECKPOINT)
+        self._algorithm.save_to_path(folder / CHECKPOINT)
 
     def load(self, folder: Path) -> None:
         """See `Agent.load`."""
-        self._algorithm.restore_from_path(folder / _CHECKPOINT)
+        self._algorithm.restore_from_path(folder / CHECKPOINT)
 
     def stop(self) -> None:
         """See `Agent.stop`."""

@@ -1,0 +1,144 @@
+"""The agent on an analytic evaluator: it improves, keeps budgets, and starts from others."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prunetune.envs.problem import PruningProblem
+from prunetune.errors import SpecError
+from prunetune.search.agents.lagrangian import LagrangianAgent
+from prunetune.search.checkpoints import TrialProgress, seal_checkpoint
+from prunetune.search.problem_spec import ProblemSpec
+from prunetune.search.spec import SearchSpec
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+Make = Callable[..., LagrangianAgent]
+
+
+def _structures() -> Any:
+    path = Path(__file__).parents[1] / "envs" / "structures.py"
+    found = importlib.util.spec_from_file_location("structures_for_warm_start", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+STRUCTURES = _structures()
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Builds agents whose environment has the analytic evaluator, and stops them at the end."""
+    built: list[LagrangianAgent] = []
+
+    def build(
+        budgets: dict[str, float],
+        evaluations: int,
+        sizes: tuple[int, ...] = (64, 32, 64),
+        **more: Any,
+    ) -> LagrangianAgent:
+        structure = STRUCTURES.chain(sizes)
+        problem: PruningProblem = STRUCTURES.problem(structure, budgets)
+        monkeypatch.setattr(ProblemSpec, "build", lambda self: problem)
+        plain = ProblemSpec(
+            structure=structure.to_dict(),
+            dense=problem.dense.to_row(),
+            budgets=budgets,
+            reward="accuracy",
+            shield=False,
+            smallest=0.0,
+            pool="",
+        )
+        built.append(LagrangianAgent(problem, 0, evaluations, plain, **more))
+        return built[-1]
+
+    yield build
+    for agent in built:
+        agent.stop()
+
+
+def _run(agent: LagrangianAgent) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rewards, costs and feasibility of everything it asks for."""
+    outcomes, left = [], agent.evaluations
+    while (outcome := agent.iterate(left).outcome) is not None:
+        outcomes.append(outcome)
+        left -= len(outcome.rewards)
+    return tuple(  # type: ignore[return-value]
+        np.concatenate([getattr(each, name) for each in outcomes])
+        for name in ("rewards", "costs", "feasible")
+    )
+
+
+def _keep(agent: LagrangianAgent, run: Path, trial: str = "trial") -> None:
+    checkpoint = run / "tune" / trial / "checkpoint_000000"
+    checkpoint.mkdir(parents=True)
+    agent.save(checkpoint)
+    seal_checkpoint(checkpoint, TrialProgress(iterations=1))
+
+
+def test_it_improves_on_uniform_and_ends_just_below_its_budgets(make: Make) -> None:
+    agent = make({"flops": 0.5, "params": 0.6}, 400)
+    uniform = agent.problem.judge(agent.problem.width_map.uniform[None]).rewards[0]
+    rewards, costs, feasible = _run(agent)
+    assert len(rewards) == 400
+    last = slice(-80, None)
+    assert rewards[feasible].max() > uniform
+    assert np.mean(rewards[last]) > uniform
+    assert feasible[last].mean() >= 0.8
+    nearest = (costs / [0.5, 0.6]).max(axis=1)
+    assert 0.95 < nearest[last].mean() <= 1.0
+
+
+def test_a_policy_goes_on_from_where_that_of_another_budget_ended(
+    make: Make, tmp_path: Path
+) -> None:
+    first = make({"flops": 0.5}, 300)
+    _run(first)
+    _keep(first, tmp_path)
+    warm = make({"flops": 0.4}, 60, init_from=str(tmp_path))
+    cold = make({"flops": 0.4}, 60)
+    assert np.median(_run(warm)[0][:20]) > np.median(_run(cold)[0][:20])
+
+
+def test_only_deciding_in_order_carries_over_to_another_network(make: Make, tmp_path: Path) -> None:
+    for decide in ("together", "in-order"):
+        _keep(make({"flops": 0.5}, 8, decide=decide), tmp_path / decide)
+    other = (8, 8, 16, 8)
+    with pytest.raises(SpecError, match="another number of groups"):
+        make({"flops": 0.5}, 8, other, init_from=str(tmp_path / "together"))
+    agent = make({"flops": 0.5}, 8, other, decide="in-order", init_from=str(tmp_path / "in-order"))
+    assert agent.iterate(8).outcome is not None
+
+
+def test_a_run_without_one_policy_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no checkpoint of a search by ppo-lagrangian"):
+        make({"flops": 0.5}, 8, init_from=str(tmp_path / "nothing"))
+    agent = make({"flops": 0.5}, 8)
+    for trial in ("a", "b"):
+        _keep(agent, tmp_path, trial)
+    with pytest.raises(SpecError, match=r"2 searches.*tune/a"):
+        make({"flops": 0.5}, 8, init_from=str(tmp_path))
+    assert make({"flops": 0.5}, 8, init_from=str(tmp_path / "tune" / "b")).evaluations == 8
+
+
+def test_unknown_ways_to_decide_are_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="together, in-order"):
+        make({"flops": 0.5}, 8, decide="sideways")
+
+
+def test_the_run_is_meant_relative_to_the_spec(tmp_path: Path) -> None:
+    from prunetune.search.spec import load_spec
+
+    (tmp_path / "spec.yaml").write_text(
+        "task: {model: digits-net, data: digits}\nbudgets: {flops: 0.5}\n"
+        "agent: {name: ppo-lagrangian, parameters: {init_from: runs/a}}\n"
+    )
+    spec: SearchSpec = load_spec(tmp_path / "spec.yaml")
+    assert spec.agent.parameters["init_from"] == str(tmp_path / "runs" / "a")
