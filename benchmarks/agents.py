@@ -5,8 +5,8 @@
 
 Runs a comparison of agents and budgets (``prunetune compare``) in the first folder of ``--run``, or
 continues the one that is there. Then the best feasible candidate that each search knew of after so
-many evaluations gets full repair, without fine-tuning, and is tested on all test images, which no
-search sees. Validation images are cropped and mirrored, because the networks were trained on them.
+many evaluations is repaired, not fine-tuned, and tested on all test images, which no search sees.
+Validation images are cropped and mirrored, because the networks were trained on them.
 With ``--report`` nothing is run: searches of all the folders, which must have the same task, are
 tested and reported together.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from _common import (
 )
 from numpy.typing import NDArray
 from prunetune.models import Widths, gather_statistics, load_task
-from prunetune.models.candidates import CandidateBuilder
+from prunetune.models.candidates import CandidateBuilder, Repair
 from prunetune.models.task import PruningTask
 from prunetune.search.comparison import resume_run, run_comparison
 from prunetune.search.history import AskedCandidate, TrialHistory
@@ -88,7 +89,7 @@ class Searched:
 
 
 class Tester:
-    """Test accuracy of candidates after full repair; what was tested once is read from a file.
+    """Test accuracy of candidates after a repair; what was tested once is read from a file.
 
     Args:
         spec: The spec whose task it is.
@@ -100,12 +101,12 @@ class Tester:
         self._known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
         self._parts: tuple[PruningTask, CandidateBuilder, Any] | None = None
 
-    def test(self, widths: Widths) -> float:
+    def test(self, widths: Widths, repair: Repair) -> float:
         """Accuracy on the test images, a fraction."""
-        key = ",".join(map(str, widths))
+        key = f"{repair}:{','.join(map(str, widths))}"
         if key not in self._known:
             _, builder, images = self._load()
-            network = builder.build(widths, "full")
+            network = builder.build(widths, repair)
             norms = builder.statistics.norms
             self._known[key] = measured_accuracy(network, norms, images, "fp32")
             self._path.write_text(json.dumps(self._known))
@@ -184,7 +185,7 @@ def report(
     for budget in dict.fromkeys(each.budget for each in found):
         chosen = [each for each in found if each.budget == budget]
         mine = [
-            _row([each for each in chosen if each.agent == agent], options.after, tester)
+            _row([each for each in chosen if each.agent == agent], options, tester)
             for agent in dict.fromkeys(each.agent for each in chosen)
         ]
         lines = [
@@ -201,7 +202,7 @@ def report(
         columns += ["feasible at the end, %", "mean cost there / limit"]
         print_table(
             f"Test accuracy, %, median (lowest to highest): {spec.task.model}, {budget}, "
-            f"reward {spec.reward.name}, full repair, no fine-tuning",
+            f"reward {spec.reward.name}, {options.test_repair} repair, no fine-tuning",
             columns,
             lines,
         )
@@ -209,12 +210,12 @@ def report(
     return rows
 
 
-def _row(group: Sequence[Searched], counts: Sequence[int], tester: Tester) -> dict[str, Any]:
+def _row(group: Sequence[Searched], options: argparse.Namespace, tester: Tester) -> dict[str, Any]:
     tests: dict[str, list[float]] = {}
     rewards: dict[str, list[float]] = {}
-    for count in counts:
+    for count in options.after:
         best = [candidate for each in group if (candidate := each.best_after(count)) is not None]
-        tests[str(count)] = [tester.test(each.widths) for each in best]
+        tests[str(count)] = [tester.test(each.widths, options.test_repair) for each in best]
         rewards[str(count)] = [each.reward for each in best]
         print(f"{group[0].agent}, {group[0].budget}, after {count}: tested", flush=True)
     ends = [each.last_part() for each in group]
@@ -261,7 +262,7 @@ def plot(path: Path, found: Sequence[Searched], rows: Sequence[dict[str, Any]], 
             tests = [100 * np.median(row["test"][str(each)]) for each in after]
             line[1].plot(after, tests, "o-", color=colour, label=agent)
         line[0].set_ylabel(f"{budget}\nbest feasible reward")
-        line[1].set_ylabel("median test accuracy, %\nfull repair")
+        line[1].set_ylabel("median test accuracy, %")
         # The worst of random starts would hide what happens later.
         bests = [c for e in found if e.budget == budget for c in e.curve(count)[count // 20 :]]
         line[0].set_ylim(np.nanquantile(bests, 0.05), np.nanmax(bests) + 0.01)
@@ -276,7 +277,7 @@ def plot(path: Path, found: Sequence[Searched], rows: Sequence[dict[str, Any]], 
 def main() -> None:
     """Run what is missing, test, and print tables and one line of JSON."""
     arguments = parser(__doc__)
-    arguments.add_argument("--run", type=Path, nargs="+", required=True)
+    arguments.add_argument("--run", type=Path, nargs="+", default=[Path("runs/agents")])
     arguments.add_argument("--report", action="store_true", help="run nothing")
     arguments.add_argument("--network", default="resnet20")
     arguments.add_argument(
@@ -291,6 +292,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--evaluations", type=int, default=1000)
     arguments.add_argument("--after", type=int, nargs="+", default=[100, 300, 1000])
+    arguments.add_argument("--test-repair", choices=("quick", "light", "full"), default="full")
     arguments.add_argument("--reward", default="agreement")
     arguments.add_argument("--repair", default="quick")
     arguments.add_argument("--validation", type=int, default=1000)
@@ -302,7 +304,8 @@ def main() -> None:
     if options.smoke:
         options.network, options.agents = SMOKE_NETWORK, ["ppo-lagrangian", "uniform", "random"]
         options.budgets, options.seeds = options.budgets[:1], 1
-        options.evaluations, options.after, options.evaluators = 40, [40], 1
+        options.evaluations, options.after, options.evaluators = 24, [24], 1
+        options.run = [Path(tempfile.mkdtemp()) / "run"]
     torch.set_num_threads(1)
     if not options.report:
         run(options, options.run[0])
@@ -321,6 +324,7 @@ def main() -> None:
         validation=spec.task.validation,
         recalibration=spec.recalibration,
         evaluations=spec.evaluations,
+        test_repair=options.test_repair,
         rows=rows,
     )
 

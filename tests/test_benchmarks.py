@@ -31,6 +31,8 @@ def smoke_run(script: str, cache_folder: Path) -> str:
 @pytest.mark.parametrize(
     ("script", "table"),
     [
+        ("agents", "mean cost there / limit"),
+        ("allocation", "widths from"),
         ("candidate_throughput", "x torch-pruning"),
         ("precision_and_memory", "Resident MiB"),
         ("rank_fidelity", "test after fine-tuning"),
