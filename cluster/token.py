@@ -39,10 +39,10 @@ def send_token() -> None:
     if _MODE in os.environ or find_token() is None:
         return
     os.environ[_MODE] = "token"
-    from ray._raylet import Config
+    import ray
 
     # Ray has read its variables when it was imported.
-    Config.initialize("")
+    ray._raylet.Config.initialize("")
 
 
 def token_advice(address: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 from ..envs.budget import parse_budgets
 from ..errors import EvaluationError
+from ..models.cache import cache_folder
 from ..models.progress import SILENT, Progress
 from ..models.task import PruningTask, TaskSpec, load_task
 from ..models.weights import save_weights
@@ -14,7 +16,7 @@ from ..rewards.registry import make_reward
 from .agents import check_agent
 from .cost_tables import CostTables, check_costs, gather_cost_tables, own_costs
 from .record import RecordKey
-from .run_folder import RunFolder
+from .run_folder import RunFolder, write_durably
 from .spec_model import SearchSpec
 from .trials import comparison_trials
 
@@ -53,12 +55,14 @@ class Prepared:
     def keep(self, folder: RunFolder) -> Prepared:
         """Keep what was made for this run in its folder: cost tables, and weights if trained."""
         folder.write_json(_COSTS, self.costs.model_dump(mode="json"))
-        if self.factory.task.weights is not None:
-            return self
         path = folder.path / _WEIGHTS
-        save_weights(self.task.network.state_dict(), path)
+        if self.factory.task.weights not in (None, path):
+            return self
+        if self.factory.task.weights is None:
+            save_weights(self.task.network.state_dict(), path)
         task = self.factory.task.model_copy(update={"weights": path})
-        return replace(self, factory=replace(self.factory, task=task))
+        factory = replace(self.factory, task=task, trained=path.read_bytes())
+        return replace(self, factory=factory)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,15 @@ class PreparedFactory:
         evaluator: How candidates are evaluated; its precision is decided.
         seed: Of the splits.
         key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
+        trained: The file of weights that were trained for the run, whose folder other nodes may
+            not see.
     """
 
     task: TaskSpec
     evaluator: EvaluatorSpec
     seed: int
     key: str
+    trained: bytes | None = field(default=None, repr=False)
 
     def __call__(self) -> CandidateEvaluator:
         """The evaluator.
@@ -88,7 +95,7 @@ class PreparedFactory:
     def prepare(self) -> Prepared:
         """Task and evaluator; built once in a process."""
         if self.key not in _PREPARED:
-            task = load_task(self.task, self.seed)
+            task = load_task(self._task_here(), self.seed)
             evaluator = build_evaluator(task, self.evaluator, self.seed)
             if evaluator.key != self.key:
                 raise EvaluationError(
@@ -97,6 +104,18 @@ class PreparedFactory:
                 )
             _PREPARED[self.key] = Prepared(task, evaluator, self)
         return _PREPARED[self.key]
+
+    def _task_here(self) -> TaskSpec:
+        """The task with weights that this node has."""
+        weights = self.task.weights
+        if self.trained is None or weights is None or weights.is_file():
+            return self.task
+        digest = hashlib.sha256(self.trained).hexdigest()[:32]
+        kept = cache_folder() / "networks" / f"{digest}.safetensors"
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(kept, self.trained)
+        return self.task.model_copy(update={"weights": kept})
 
 
 _PREPARED: dict[str, Prepared] = {}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prunetune.cli import app
 from typer.testing import CliRunner
 
@@ -19,32 +21,23 @@ from .ray_nodes import Head
 
 pytestmark = pytest.mark.ray
 
-_REWARD = """
+_ROOT = Path(__file__).resolve().parents[2]
+_PRINT = """
 import sys
 
 import prunetune
-from prunetune.rewards import Reward
 
 print("imported from", prunetune.__file__, file=sys.stderr)
-
-
-class Agreeable(Reward):
-    name = "agreeable"
-    measures = ("agreement",)
-
-    def __call__(self, evaluation, dense):
-        return -evaluation.measures["agreement"]
 """
-_SPEC = {
-    "task": {"model": "digits-net", "data": "digits"},
-    "budgets": {"flops": 0.5},
-    "reward": "rewards/agreeable.py:Agreeable",
-    "agent": {"name": "random", "parameters": {}},
-    "evaluations": 96,
-    "finetune": {"epochs": 0},
-    "finalists": 1,
-    "recalibration": 32,
-}
+_SMALLER = ["agent=random", "evaluations=96", "compare.seeds=1", "finalists=1", "recalibration=32"]
+_SMALLER += ["finetune.epochs=0"]
+
+
+def _readme(command: str) -> list[str]:
+    """What the README says to type, without the address."""
+    pattern = rf"^prunetune ({command} .*) --address http://HEAD:8265$"
+    (words,) = re.findall(pattern, (_ROOT / "README.md").read_text(), re.M)
+    return shlex.split(words)
 
 
 class _Shell:
@@ -71,21 +64,19 @@ class _Shell:
 def test_a_run_is_submitted_stopped_and_resumed(
     ray_head: Head, digits_task: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
-    for folder in (project / "rewards", elsewhere):
-        folder.mkdir(parents=True)
-    (project / "rewards" / "agreeable.py").write_text(_REWARD)
-    spec = project / "tiny.yaml"
-    spec.write_text(yaml.safe_dump(_SPEC))
-    run = tmp_path / "cluster" / "first"
-    monkeypatch.chdir(elsewhere)
+    shutil.copytree(_ROOT / "examples", tmp_path / "examples")
+    with (tmp_path / "examples" / "my_reward.py").open("a") as file:
+        file.write(_PRINT)
+    # Another directory than the spec's, on a machine that is not the cluster's.
+    monkeypatch.chdir(tmp_path)
+    run = ray_head.home / "runs" / "my-reward"
     shell = _Shell(ray_head, monkeypatch)
-    submission = ("submit", "search", "../project/tiny.yaml", "--output", run)
+    submission = [*_readme("submit"), *(f"--set={change}" for change in _SMALLER)]
 
     submitted = shell.json(*submission)
     assert not submitted["attached"]
     following = subprocess.Popen(
-        [sys.executable, "-m", "prunetune", "logs", submitted["name"], "-f", *shell.address],
+        [sys.executable, "-m", "prunetune", *_readme("logs"), *shell.address],
         env=ray_head.environment(),
         stdout=subprocess.PIPE,
         text=True,
@@ -97,7 +88,7 @@ def test_a_run_is_submitted_stopped_and_resumed(
     end = time.monotonic() + 120
     while not list(run.glob("evaluations/*.parquet")) and time.monotonic() < end:
         time.sleep(0.1)
-    assert shell.json("stop", submitted["name"])["status"] == "STOPPED"
+    assert shell.json(*_readme("stop"))["status"] == "STOPPED"
     followed, _ = following.communicate(timeout=60)
     shell.printed.append(followed)
     assert following.returncode == 1, "a run that was stopped has not succeeded"
@@ -108,15 +99,18 @@ def test_a_run_is_submitted_stopped_and_resumed(
 
     log = shell.type(*submission, "--follow")
     assert "finished" in log
-    state = shell.json("status", run)
+    state = shell.json(*_readme("status"))
     assert state["status"] == "SUCCEEDED"
     assert state["name"] != submitted["name"]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
-    assert summary["evaluations"]["asked"] == _SPEC["evaluations"]
-    assert summary["best"][0]["reward"].endswith("agreeable.py:Agreeable")
+    assert summary["evaluations"]["asked"] == 2 * 96
+    assert {best["reward"].rpartition("/")[2] for best in summary["best"]} == {
+        "accuracy",
+        "my_reward.py:LeanAgreement",
+    }
     assert shell.json(*submission)["status"] == "SUCCEEDED", "nothing runs twice"
-    assert shell.type("logs", state["name"]) in log
+    assert shell.type("logs", state["name"]) in log, "what was followed is all that there is"
     assert ray_head.token not in "".join(shell.printed)
 
 
