@@ -76,7 +76,7 @@ class Nodes:
         for node in list(self.workers):
             self.kill_worker(node)
 
-    def pids(self, title: str) -> list[int]:
+    def pids(self, title: str | tuple[str, ...]) -> list[int]:
         """Processes of the nodes whose title begins so, such as ``ray::EvaluatorWorker``."""
         nodes = [node for node in (self.head, *self.workers) if node is not None]
         found = [pid for node in nodes for pid in descendants(node.pid)]

@@ -40,12 +40,13 @@ _LOOK_SECONDS = 0.3
 _KINDS = {
     "evaluator": "ray::EvaluatorWorker",
     "env runner": "ray::SingleAgentEnvRunner",
-    "trial": "ray::SearchTrial",
+    # Tune renames a trainable that it gives parameters to, and Ray shows both names.
+    "trial": ("ray::SearchTrial", "ray::_Inner"),
     "coordinator": "ray::Coordinator",
 }
 # How often each is killed in a round; the heads last, because nothing goes on without them.
 _ROUND = (
-    *("driver",) * 4,
+    *("driver",) * 3,
     *("evaluator",) * 5,
     *("env runner",) * 4,
     *("trial",) * 3,
@@ -107,8 +108,12 @@ class Comparison:
         return summary
 
 
-def write_spec(folder: Path, evaluations: int, seeds: int, seconds: float, seed: int) -> Comparison:
+def write_spec(
+    folder: Path, evaluations: int, seeds: int, seconds: float, seed: int, learner: bool = True
+) -> Comparison:
     """A comparison of its own folder, whose evaluations leave traces there."""
+    learning = {"name": "ppo-lagrangian", "parameters": {"env_runners": 1, "candidates": 16}}
+    agents = [{"name": "random", "parameters": {"candidates": 16}}]
     folder.mkdir(parents=True)
     (folder / "log").touch()
     measure = f"{Path(__file__).with_name('fingerprint.py')}:Fingerprint"
@@ -122,10 +127,7 @@ def write_spec(folder: Path, evaluations: int, seeds: int, seconds: float, seed:
         "measures": ["accuracy", {"name": measure, "parameters": parameters}],
         "compare": {
             "rewards": ["accuracy"],
-            "agents": [
-                {"name": "ppo-lagrangian", "parameters": {"env_runners": 1, "candidates": 16}},
-                {"name": "random", "parameters": {"candidates": 16}},
-            ],
+            "agents": [learning, *agents] if learner else agents,
             "seeds": seeds,
             "concurrent": 2,
         },
@@ -176,6 +178,7 @@ class Killer:
         self.done[kind] += 1
         self.left.pop(0)
         self.plan_next()
+        print(f"{time.strftime('%X')}: {kind} killed, {len(self.left)} to go", file=sys.stderr)
 
     def _kill(self, kind: str, driver: subprocess.Popen[bytes]) -> bool:
         if kind == "head node":
@@ -265,11 +268,11 @@ def main() -> None:
     """Run the benchmark."""
     options = parser(__doc__)
     options.add_argument("--kills", type=int, default=55, help="SIGKILLs in all")
-    options.add_argument("--evaluations", type=int, default=192, help="of each search")
+    options.add_argument("--evaluations", type=int, default=96, help="of each search")
     options.add_argument("--seconds", type=float, default=0.1, help="of each evaluation, at least")
     given = options.parse_args()
     kills, evaluations, seconds, seeds = given.kills, given.evaluations, given.seconds, 2
-    pause = (1.0, 5.0)
+    pause = (0.5, 4.0)
     draw = random.Random(given.seed)
     rounds = [draw.sample(_ROUND, len(_ROUND)) for _ in range(1 + kills // len(_ROUND))]
     kinds = [kind for each in rounds for kind in each][:kills]
@@ -282,15 +285,14 @@ def main() -> None:
         try:
             nodes.start_head(cpus=1)
             nodes.add_worker(cpus=1)
-            undisturbed = write_spec(Path(folder, "0"), evaluations, seeds, seconds, given.seed)
+            size = (evaluations, seeds, seconds, given.seed, not given.smoke)
+            undisturbed = write_spec(Path(folder, "0"), *size)
             carry_through(nodes, undisturbed, None, limit=1800)
-            quiet = time.monotonic() - began
+            quiet, trials = time.monotonic() - began, len(undisturbed.histories())
             killer = Killer(nodes, kinds, pause, given.seed)
             while killer.left:
                 number = str(len(rows) + 1)
-                disturbed = write_spec(
-                    Path(folder, number), evaluations, seeds, seconds, given.seed
-                )
+                disturbed = write_spec(Path(folder, number), *size)
                 before, at = sum(killer.done.values()), time.monotonic()
                 carry_through(nodes, disturbed, killer, limit=3600)
                 row = judge(disturbed, undisturbed, evaluations)
@@ -312,7 +314,7 @@ def main() -> None:
         "kill_and_resume",
         kills=dict(killer.done),
         evaluations=evaluations,
-        trials=2 * seeds,
+        trials=trials,
         undisturbed_seconds=quiet,
         rows=rows,
         nothing_lost=whole,

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _QUIET_SECONDS = 10.0
 
 _STATE = "experiment_state-*.json"
+_PICKLE = b"\x80"
 
 # Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
 _MAX_FAILURES = 5
@@ -120,10 +121,10 @@ def _is_whole(folder: Path) -> bool:
     if not any(folder.glob(_STATE)):
         return False
     try:
-        for path in folder.glob("*.json"):
-            json.loads(path.read_text())
-        for path in folder.glob("*.pkl"):
-            cloudpickle.loads(path.read_bytes())
+        for path in (*folder.glob("*.json"), *folder.glob("*.pkl")):
+            content = path.read_bytes()
+            # What Tune names .json is a pickle now and then.
+            (cloudpickle.loads if content.startswith(_PICKLE) else json.loads)(content)
     except Exception:  # a damaged pickle raises anything
         return False
     return (folder / "tuner.pkl").is_file()

@@ -34,7 +34,10 @@ def smoke_run(script: str, cache_folder: Path) -> str:
         ("agents", "mean cost there / limit"),
         ("allocation", "widths from"),
         ("candidate_throughput", "x torch-pruning"),
+        ("kill_and_resume", "same structure"),
+        ("pool_scaling", "busy at most"),
         ("precision_and_memory", "Resident MiB"),
+        ("record_scaling", "append ms"),
         ("rank_fidelity", "test after fine-tuning"),
         ("repair_accuracy", "recalibration"),
     ],
@@ -67,3 +70,13 @@ def test_repairs_help_in_the_order_that_they_promise(
     accuracy = {row["repair"]: row["accuracy"] for row in rows if row["criterion"] == "l1"}
     assert accuracy["none"] < accuracy["recalibration"] < accuracy["quick"]
     assert accuracy["full"] >= accuracy["quick"]
+
+
+@pytest.mark.ray
+def test_nothing_is_lost_where_a_driver_and_an_evaluator_are_killed(
+    digits_task: PruningTask, cache_folder: Path
+) -> None:
+    result = json.loads(smoke_run("kill_and_resume", cache_folder).splitlines()[-1])
+    assert result["kills"] == {"driver": 1, "evaluator": 1}
+    assert result["nothing_lost"]
+    assert sum(row["resumes"] for row in result["rows"]) == 1
