@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..summary import Best
+from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "multipliers_over_iterations",
     "pareto_front",
     "render",
+    "rewards_against_accuracy",
     "style",
 ]
 
@@ -67,9 +69,9 @@ def accuracy_against_flops(results: Results) -> Figure | None:
         The figure, or ``None`` when nothing has been evaluated.
     """
     points = [
-        (costs["flops"], results.accuracies[widths])
-        for widths, costs in results.costs.items()
-        if "flops" in costs and math.isfinite(results.accuracies[widths])
+        (evaluation.costs["flops"], results.validation_accuracy(widths))
+        for widths, evaluation in results.evaluations.items()
+        if "flops" in evaluation.costs and math.isfinite(results.validation_accuracy(widths))
     ]
     if not points:
         return None
@@ -176,7 +178,7 @@ def _curve(best: Best, results: Results) -> np.ndarray:
     for asked in results.histories[best.trial]:
         if asked.feasible and asked.reward > highest:
             highest = asked.reward
-            accuracy = results.accuracies.get(asked.widths, math.nan)
+            accuracy = results.validation_accuracy(asked.widths)
         curve.append(accuracy)
     return np.asarray(curve)
 
@@ -264,6 +266,34 @@ def multipliers_over_iterations(results: Results) -> Figure | None:
     return figure
 
 
+def rewards_against_accuracy(results: Results) -> Figure | None:
+    """Rank correlation of every reward with accuracy after fine-tuning, one panel a budget.
+
+    Returns:
+        The figure, or ``None`` when too few candidates were fine-tuned.
+    """
+    known = [each for each in reward_fidelities(results) if math.isfinite(each.correlation)]
+    budgets = list(dict.fromkeys(each.budget for each in known))
+    if not budgets:
+        return None
+    figure, panels = _figure(len(budgets), 3.4)
+    names = list(dict.fromkeys(each.reward for each in known))[::-1]
+    for budget, axes in zip(budgets, panels, strict=True):
+        for each in known:
+            if each.budget == budget:
+                height = names.index(each.reward)
+                if each.low is not None and each.high is not None:
+                    axes.plot([each.low, each.high], [height, height], c="black", lw=1.5)
+                fill = "black" if each.compared else "white"
+                axes.plot(each.correlation, height, "o", ms=7, mec="black", mfc=fill)
+        axes.axvline(0, c="black", lw=0.8, ls=(0, (1, 3)))
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(budget)
+        axes.set_xlabel("rank correlation with test accuracy")
+    return figure
+
+
 def _figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     columns = min(panels, 3)
     rows = -(-panels // columns)
@@ -308,5 +338,6 @@ ALT_TEXTS = {
     "layer_widths": "Width of every channel group in the best candidates, in percent of dense.",
     "costs": "Mean cost of the candidates as the searches went on.",
     "multipliers": "Lagrange multipliers by iteration.",
+    "reward_fidelity": "Rank correlation of every reward with accuracy after fine-tuning.",
 }
 """What each picture shows, for those who do not see it."""

@@ -9,9 +9,18 @@ from html import escape
 
 import yaml
 
+from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text
 from .statistics import MARGIN
-from .table import HEADINGS, comparison_rows, displayed, judgements, short_count
+from .table import (
+    FIDELITY_HEADINGS,
+    HEADINGS,
+    comparison_rows,
+    displayed,
+    displayed_fidelity,
+    judgements,
+    short_count,
+)
 
 __all__ = ["Picture", "build_page"]
 
@@ -38,10 +47,12 @@ a { color: #0b4f8a; } a:focus-visible, .wide:focus-visible, summary:focus-visibl
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: #444; padding: 0.25rem 0; }
+caption span { display: inline-block; position: sticky; left: 0;
+  max-width: min(60rem, 100vw - 2rem); }
 th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #bbb; text-align: right;
   white-space: nowrap; }
 th { text-align: left; } thead th { border-bottom: 2px solid #111; }
-figure { margin: 0; } figure img { max-width: 100%; height: auto; }
+figure { margin: 0; } figure img { max-width: 100%; min-width: 36rem; height: auto; }
 pre { overflow-x: auto; background: #f4f4f4; padding: 0.75rem; font-size: 0.85rem; }
 @media print { .skip, nav { display: none; } }
 """
@@ -83,6 +94,11 @@ def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
             _picture(pictures, "costs", _COSTS_TEXT)
             + _picture(pictures, "multipliers", _MULTIPLIERS_TEXT),
         ),
+        (
+            "fidelity",
+            "Reward fidelity",
+            _fidelities(results) + _picture(pictures, "reward_fidelity", _FIDELITY_TEXT),
+        ),
         ("trials", "Every search", _trials(results)),
         ("run", "The run", _run(results)),
     ]
@@ -117,6 +133,10 @@ _LEARNING_TEXT = (
 )
 _WIDTHS_TEXT = "Channels kept in each channel group by the best candidates of the first seed."
 _COSTS_TEXT = f"Mean cost of the candidates as each search went on. {FLOPS_NOTE}"
+_FIDELITY_TEXT = (
+    "Points are rank correlations, lines their 95 % intervals; hollow: no search of this run "
+    "maximised that reward."
+)
 _MULTIPLIERS_TEXT = "Lagrange multipliers: the price that a search puts on breaking a budget."
 
 
@@ -163,6 +183,19 @@ def _comparison(results: Results) -> str:
         '<a href="comparison.parquet">Parquet</a>.</p>'
     )
     return _table("Comparison", HEADINGS, rows, caption, texts=3) + files if rows else ""
+
+
+def _fidelities(results: Results) -> str:
+    rows = [displayed_fidelity(each) for each in reward_fidelities(results)]
+    if not any(row[3] != "-" for row in rows):
+        return ""
+    caption = (
+        "Spearman's rank correlation between each reward, as a search sees it, and test accuracy "
+        "after fine-tuning, over all candidates that were fine-tuned [95 % interval, Bonett & "
+        "Wright 2000]. They are what searches chose as their best, not a random sample."
+    )
+    files = '<p>As files: <a href="fidelity.csv">CSV</a>, <a href="fidelity.parquet">Parquet</a>.'
+    return _table("Reward fidelity", FIDELITY_HEADINGS, rows, caption, texts=2) + f"{files}</p>"
 
 
 def _trials(results: Results) -> str:
@@ -212,8 +245,11 @@ def _picture(pictures: Mapping[str, Picture], name: str, text: str) -> str:
         return ""
     content = base64.b64encode(picture.svg).decode()
     return (
-        f'<figure><img alt="{escape(picture.alternative)}" '
-        f'src="data:image/svg+xml;base64,{content}"><figcaption>{text}</figcaption></figure>'
+        # A picture that shrank with a phone's screen could not be read; it is scrolled instead.
+        '<figure><div class="wide" tabindex="0" role="region" '
+        f'aria-label="Picture: {escape(name.replace("_", " "))}">'
+        f'<img alt="{escape(picture.alternative)}" src="data:image/svg+xml;base64,{content}"></div>'
+        f"<figcaption>{text}</figcaption></figure>"
     )
 
 
@@ -229,7 +265,7 @@ def _table(
     return (
         # Keyboards can scroll a wide table only if it can be focused.
         f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>'
-        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<caption><span>{caption}</span></caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

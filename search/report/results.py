@@ -12,15 +12,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...errors import RunFolderError
+from ...rewards import Evaluation
 from ..history import AskedCandidate, TrialHistory
 from ..record import read_record
 from ..run_folder import RunFolder
 from ..summary import Best, Dense, Summary, read_summary
 
-__all__ = ["FLOPS_NOTE", "Results", "budget_text", "delivered_accuracy", "load_results", "number"]
+__all__ = [
+    "ACCURACY",
+    "FLOPS_NOTE",
+    "Results",
+    "budget_text",
+    "delivered_accuracy",
+    "load_results",
+    "number",
+]
 
 FLOPS_NOTE = "FLOPs = 2 x multiply-accumulates of convolutions and linear layers, at batch 1."
 """What every table says."""
+
+ACCURACY = "accuracy"
+"""The measure that pictures show beside the reward, where it is recorded."""
 
 _MULTIPLIER = "multipliers/"
 _TITLES = {"flops": "FLOPs", "params": "parameters"}
@@ -34,8 +46,7 @@ class Results:
         path: The run folder.
         summary: What ``summary.json`` says.
         histories: What each trial asked for, in order, by name of trial.
-        accuracies: Validation accuracy of every recorded candidate, by widths.
-        costs: Cost fractions of every recorded candidate, by widths.
+        evaluations: Every recorded candidate that could be evaluated, by widths.
         multipliers: Per trial, one mapping (budget's cost to multiplier) an iteration.
         spec: The resolved spec.
         environment: The machine and its packages.
@@ -44,11 +55,15 @@ class Results:
     path: Path
     summary: Summary
     histories: Mapping[str, Sequence[AskedCandidate]]
-    accuracies: Mapping[tuple[int, ...], float]
-    costs: Mapping[tuple[int, ...], Mapping[str, float]]
+    evaluations: Mapping[tuple[int, ...], Evaluation]
     multipliers: Mapping[str, Sequence[Mapping[str, float]]]
     spec: Mapping[str, Any]
     environment: Mapping[str, Any]
+
+    def validation_accuracy(self, widths: tuple[int, ...]) -> float:
+        """Of a candidate as the record has it, in [0, 1]; not-a-number where it has none."""
+        evaluation = self.evaluations.get(widths)
+        return math.nan if evaluation is None else evaluation.measures.get(ACCURACY, math.nan)
 
     @property
     def bests(self) -> tuple[Best, ...]:
@@ -100,22 +115,13 @@ def load_results(run: RunFolder) -> Results:
             f"with `prunetune resume {run.path}`."
         )
     folders = sorted(run.histories.iterdir()) if run.histories.is_dir() else []
-    accuracies: dict[tuple[int, ...], float] = {}
-    costs: dict[tuple[int, ...], dict[str, float]] = {}
-    for row in read_record(run.evaluations).to_pylist():
-        widths = tuple(row["widths"])
-        accuracies[widths] = number(row.get("measures.accuracy"))
-        costs[widths] = {
-            name.removeprefix("costs."): value
-            for name, value in row.items()
-            if name.startswith("costs.") and value is not None
-        }
+    rows = (Evaluation.from_row(row) for row in read_record(run.evaluations).to_pylist())
+    evaluations = {each.widths: each for each in rows if each.error is None}
     return Results(
         path=run.path,
         summary=summary,
         histories={each.name: TrialHistory(each).load() for each in folders if each.is_dir()},
-        accuracies=accuracies,
-        costs=costs,
+        evaluations=evaluations,
         multipliers=_multipliers(run),
         spec=run.read_spec(),
         environment=run.read_environment(),

@@ -12,16 +12,20 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..summary import Best
+from .fidelity import Fidelity
 from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
 from .statistics import Estimate, Verdict, compare_paired, estimate_median
 
 __all__ = [
+    "FIDELITY_HEADINGS",
     "HEADINGS",
     "ComparisonRow",
     "Judgement",
     "comparison_rows",
     "displayed",
+    "displayed_fidelity",
     "judgements",
+    "write_fidelities",
     "write_tables",
 ]
 
@@ -38,6 +42,9 @@ HEADINGS = (
     "evaluations",
 )
 """Columns of the table that people read."""
+
+FIDELITY_HEADINGS = ("reward", "budget", "candidates", "rank correlation")
+"""Columns of the table of reward fidelity."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,35 @@ def judgements(results: Results) -> tuple[Judgement, ...]:
     return tuple(found)
 
 
+def displayed_fidelity(fidelity: Fidelity) -> tuple[str, ...]:
+    """The texts of a row, one per heading of ``FIDELITY_HEADINGS``."""
+    text = "-"
+    if math.isfinite(fidelity.correlation):
+        text = f"{fidelity.correlation:+.2f}"
+    if fidelity.low is not None and fidelity.high is not None:
+        text += f" [{fidelity.low:+.2f}, {fidelity.high:+.2f}]"
+    name = fidelity.reward if fidelity.compared else f"{fidelity.reward} (not searched with)"
+    return name, fidelity.budget, str(fidelity.candidates), text
+
+
+def write_fidelities(fidelities: Sequence[Fidelity], folder: Path) -> tuple[Path, Path]:
+    """Write ``fidelity.csv`` and ``fidelity.parquet``: one row per reward and budget."""
+    kinds = {
+        "reward": pa.string(),
+        "compared": pa.bool_(),
+        "budget": pa.string(),
+        "candidates": pa.int64(),
+        "correlation": pa.float64(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+    }
+    arrays = {
+        name: pa.array([getattr(each, name) for each in fidelities], kind, from_pandas=True)
+        for name, kind in kinds.items()
+    }
+    return _write(pa.table(arrays), folder, "fidelity")
+
+
 def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Path]:
     """Write ``comparison.csv`` and ``comparison.parquet``: one row per cell of the grid.
 
@@ -227,7 +263,11 @@ def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Pat
         for name, values in columns.items()
     }
     table = pa.table(arrays).replace_schema_metadata({"note": FLOPS_NOTE})
-    csv, parquet = folder / "comparison.csv", folder / "comparison.parquet"
+    return _write(table, folder, "comparison")
+
+
+def _write(table: pa.Table, folder: Path, name: str) -> tuple[Path, Path]:
+    csv, parquet = folder / f"{name}.csv", folder / f"{name}.parquet"
     pa_csv.write_csv(table, csv)
     pq.write_table(table, parquet)
     return csv, parquet

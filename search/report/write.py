@@ -7,15 +7,16 @@ from pathlib import Path
 from ...errors import RunFolderError
 from ..run_folder import RunFolder, write_durably
 from . import figures
+from .fidelity import reward_fidelities
 from .page import Picture, build_page
 from .results import Results, load_results
-from .table import comparison_rows, write_tables
+from .table import comparison_rows, write_fidelities, write_tables
 
 __all__ = ["write_report"]
 
 
 def write_report(folder: Path | str) -> tuple[Path, Results]:
-    """Write ``RUN/report``: page, picture and tables, from what the run's folder holds.
+    """Write ``RUN/report``: page, pictures and tables, from what the run's folder holds.
 
     Args:
         folder: A run, finished or not.
@@ -35,19 +36,24 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
             "layer_widths": figures.layer_widths(results),
             "costs": figures.costs_over_iterations(results),
             "multipliers": figures.multipliers_over_iterations(results),
+            "reward_fidelity": figures.rewards_against_accuracy(results),
         }
         pictures = {
             name: Picture(figures.render(figure, "svg"), figures.ALT_TEXTS[name])
             for name, figure in drawn.items()
             if figure is not None
         }
-        main = drawn["accuracy_vs_flops"]
-        png = None if main is None else figures.render(main, "png")
+        images = {
+            name: figures.render(figure, "png")
+            for name, figure in drawn.items()
+            if figure is not None
+        }
     try:
         run.report.mkdir(exist_ok=True)
-        if png is not None:
-            write_durably(run.report / "accuracy_vs_flops.png", png)
+        for name, image in images.items():
+            write_durably(run.report / f"{name}.png", image)
         write_tables(comparison_rows(results), run.report)
+        write_fidelities(reward_fidelities(results), run.report)
         page = run.report / "index.html"
         write_durably(page, build_page(results, pictures).encode())
     except OSError as error:

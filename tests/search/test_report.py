@@ -15,86 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prunetune.errors import RunFolderError
-from prunetune.rewards import Evaluation
-from prunetune.search.history import AskedCandidate, TrialHistory
-from prunetune.search.record import EvaluationRecord, RecordKey
 from prunetune.search.report import comparison_rows, judgements, load_results, write_report
+from prunetune.search.report.fidelity import rank_correlation, reward_fidelities
 from prunetune.search.report.figures import pareto_front
 from prunetune.search.report.statistics import compare_paired, estimate_median
 from prunetune.search.run_folder import RunFolder
 
-_GROUPS = {"stem": 4, "block": 8}
-
-
-def _trial(reward: str, limit: float, seed: int, after: float) -> dict[str, object]:
-    return {
-        "trial": f"{reward}-{limit}-{seed}",
-        "reward": reward,
-        "budget": {"flops": limit},
-        "agent": "random",
-        "seed": seed,
-        "feasible": True,
-        "widths": [2, 3],
-        "costs": {"flops": limit - 0.01, "params": 0.4},
-        "flops": int(1e6 * (limit - 0.01)),
-        "params": 40_000,
-        "validation": 0.9,
-        "test_before": after - 0.05,
-        "test_after": after,
-        "evaluations": 32,
-        "feasible_candidates": 20,
-        "artifact": f"best/{reward}-{limit}-{seed}",
-    }
-
-
-def _write_run(path: Path, trials: list[dict[str, object]]) -> RunFolder:
-    run = RunFolder.create(path, {"name": "a <b> run", "task": {"model": "digits-net"}})
-    record = EvaluationRecord(run.evaluations, RecordKey("t", "e", "fp32", "quick"))
-    rng = np.random.default_rng(0)
-    widths = [(int(a), int(b)) for a in range(1, 5) for b in range(1, 9)]
-    record.append(
-        [
-            Evaluation(
-                each,
-                {"accuracy": float(0.5 + 0.4 * rng.random())},
-                {"flops": each[0] * each[1] / 32, "params": each[1] / 8},
-            )
-            for each in widths
-        ]
-    )
-    for trial in trials:
-        history = TrialHistory(run.histories / str(trial["trial"]))
-        for iteration in range(2):
-            asked = [
-                AskedCandidate(
-                    each,
-                    float(rng.random()),
-                    {"flops": each[0] * each[1] / 32},
-                    each[0] * each[1] <= 16,
-                    16 * iteration + index,
-                )
-                for index, each in enumerate(widths[16 * iteration : 16 * (iteration + 1)])
-            ]
-            history.write(iteration, asked)
-    run.update_summary(
-        name="a <b> run",
-        status="finished",
-        task="digits-net on digits",
-        criterion="l1",
-        repair="quick",
-        precision="fp32",
-        best=trials,
-        evaluations={"asked": 37, "unique": 32, "cached": 5, "failed": 0, "per_second": 9.0},
-        wall_seconds=12.5,
-        dense={
-            "test": 0.97,
-            "validation": 0.96,
-            "flops": 1_000_000,
-            "params": 100_000,
-            "groups": _GROUPS,
-        },
-    )
-    return run
+from .runs import finished_trial, write_run
 
 
 class _Page(html.parser.HTMLParser):
@@ -126,12 +53,12 @@ class _Page(html.parser.HTMLParser):
 
 def test_report_is_complete_and_self_contained(tmp_path: Path) -> None:
     trials = [
-        _trial(reward, limit, seed, 0.95 + 0.001 * seed)
+        finished_trial(reward, limit, seed, 0.95 + 0.001 * seed)
         for reward in ("accuracy", "spatial-entropy")
         for limit in (0.5, 0.3)
         for seed in range(3)
     ]
-    run = _write_run(tmp_path / "run", trials)
+    run = write_run(tmp_path / "run", trials)
     moved = tmp_path / "elsewhere"
     run.path.rename(moved)
     page, _ = write_report(moved)
@@ -139,7 +66,12 @@ def test_report_is_complete_and_self_contained(tmp_path: Path) -> None:
         "accuracy_vs_flops.png",
         "comparison.csv",
         "comparison.parquet",
+        "costs.png",
+        "fidelity.csv",
+        "fidelity.parquet",
         "index.html",
+        "layer_widths.png",
+        "learning_curves.png",
     ]
     text = page.read_text()
     parsed = _Page(text)
@@ -159,9 +91,9 @@ def test_report_is_complete_and_self_contained(tmp_path: Path) -> None:
 
 def test_tables_hold_what_the_summary_says(tmp_path: Path) -> None:
     accuracies = [0.90, 0.95, 0.91]
-    trials = [_trial("accuracy", 0.5, seed, value) for seed, value in enumerate(accuracies)]
-    trials.append({**_trial("accuracy", 0.5, 3, 0.2), "feasible": False})
-    run = _write_run(tmp_path / "run", trials)
+    trials = [finished_trial("accuracy", 0.5, seed, value) for seed, value in enumerate(accuracies)]
+    trials.append({**finished_trial("accuracy", 0.5, 3, 0.2), "feasible": False})
+    run = write_run(tmp_path / "run", trials)
     write_report(run.path)
     table = pq.read_table(run.report / "comparison.parquet")
     (row,) = table.to_pylist()
@@ -175,8 +107,8 @@ def test_tables_hold_what_the_summary_says(tmp_path: Path) -> None:
 
 
 def test_multipliers_come_from_tunes_own_logs(tmp_path: Path) -> None:
-    trial = _trial("accuracy", 0.5, 0, 0.9)
-    run = _write_run(tmp_path / "run", [trial])
+    trial = finished_trial("accuracy", 0.5, 0, 0.9)
+    run = write_run(tmp_path / "run", [trial])
     lines = [
         {"training_iteration": 1, "multipliers/flops": 0.5},
         {"training_iteration": 2, "multipliers/flops": 9.0},
@@ -192,7 +124,7 @@ def test_multipliers_come_from_tunes_own_logs(tmp_path: Path) -> None:
 
 
 def test_unfinished_runs_are_reported_too(tmp_path: Path) -> None:
-    run = _write_run(tmp_path / "run", [])
+    run = write_run(tmp_path / "run", [])
     run.update_summary(status="interrupted")
     page, results = write_report(run.path)
     assert results.summary.status == "interrupted"
@@ -207,7 +139,7 @@ def test_nothing_to_report_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_damaged_summary_is_one_sentence(tmp_path: Path) -> None:
-    run = _write_run(tmp_path / "run", [_trial("accuracy", 0.5, 0, 0.9)])
+    run = write_run(tmp_path / "run", [finished_trial("accuracy", 0.5, 0, 0.9)])
     summary = json.loads(run.summary_path.read_text())
     del summary["best"][0]["reward"]
     run.summary_path.write_text(json.dumps(summary))
@@ -216,10 +148,15 @@ def test_damaged_summary_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_judgements_compare_with_accuracy_at_equal_budgets(tmp_path: Path) -> None:
-    trials = [_trial("spatial-entropy", 0.5, seed, 0.90 + 0.001 * seed) for seed in range(5)]
-    trials += [_trial("accuracy", 0.5, seed, 0.93 + 0.001 * seed) for seed in range(5)]
-    trials += [_trial("accuracy", 0.3, 0, 0.8), _trial("spatial-entropy", 0.3, 0, 0.8)]
-    run = _write_run(tmp_path / "run", trials)
+    trials = [
+        finished_trial("spatial-entropy", 0.5, seed, 0.90 + 0.001 * seed) for seed in range(5)
+    ]
+    trials += [finished_trial("accuracy", 0.5, seed, 0.93 + 0.001 * seed) for seed in range(5)]
+    trials += [
+        finished_trial("accuracy", 0.3, 0, 0.8),
+        finished_trial("spatial-entropy", 0.3, 0, 0.8),
+    ]
+    run = write_run(tmp_path / "run", trials)
     half, third = judgements(load_results(run))
     assert half.sentence.startswith("spatial-entropy is worse than accuracy by 3.00 ± 0.00")
     assert "not enough seeds to tell" in third.sentence
@@ -275,3 +212,94 @@ def test_pareto_front_is_what_nothing_beats(points: list[tuple[float, float]]) -
     for cost, accuracy in points:
         beaten = any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points)
         assert ((cost, accuracy) in front) == (not beaten)
+
+
+def _varied_trials(count: int) -> list[dict[str, object]]:
+    """Searches with a candidate of its own each, the later the better after fine-tuning."""
+    return [
+        finished_trial("accuracy", 0.5, seed, 0.9 + 0.01 * seed, widths=(1, 1 + seed))
+        for seed in range(count)
+    ]
+
+
+def test_fidelity_is_the_rank_correlation_over_candidates_that_were_fine_tuned(
+    tmp_path: Path,
+) -> None:
+    # Accuracy in the search rises with what fine-tuning gives, so does the loss; entropy falls.
+    run = write_run(
+        tmp_path / "run",
+        # The same candidate, chosen by two searches, counts once.
+        [*_varied_trials(6), finished_trial("loss", 0.5, 9, 0.95, widths=(1, 6))],
+        lambda widths: {
+            "accuracy": widths[1] ** 3 / 1000,
+            "loss": float(widths[1]),
+            "spatial-entropy": 1 / widths[1],
+            "agreement": math.nan if widths[1] > 3 else 0.1 * widths[1],
+        },
+    )
+    found = {each.reward: each for each in reward_fidelities(load_results(run))}
+
+    assert found["accuracy"].correlation == pytest.approx(1)
+    assert found["loss"].correlation == pytest.approx(-1)
+    assert found["spatial-entropy"].correlation == pytest.approx(1)
+    assert {found[name].candidates for name in ("accuracy", "loss", "spatial-entropy")} == {6}
+    assert found["agreement"].candidates == 3 and found["agreement"].low is None
+    assert "neuron-entropy" not in found  # not recorded
+    page, _ = write_report(run.path)
+    assert "Reward fidelity" in page.read_text()
+    rows = pq.read_table(run.report / "fidelity.parquet").to_pylist()
+    assert {row["reward"]: row["candidates"] for row in rows}["accuracy"] == 6
+
+
+def test_fidelity_keeps_budgets_apart(tmp_path: Path) -> None:
+    trials = _varied_trials(3)
+    trials += [
+        finished_trial("accuracy", 0.3, seed, 0.8 - 0.01 * seed, widths=(2, 1 + seed))
+        for seed in range(3)
+    ]
+    run = write_run(tmp_path / "run", trials, lambda widths: {"accuracy": widths[1] / 10})
+    found = [each for each in reward_fidelities(load_results(run)) if each.reward == "accuracy"]
+
+    assert [each.correlation for each in found] == [pytest.approx(1), pytest.approx(-1)]
+
+
+def test_fidelity_knows_the_users_own_rewards_and_their_parameters(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", _varied_trials(5), lambda w: {"accuracy": w[1] / 10})
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from prunetune.rewards import Reward\n\n"
+        "class Backwards(Reward):\n"
+        "    name, measures = 'backwards', ('accuracy',)\n"
+        "    def __call__(self, evaluation, dense):\n"
+        "        return -evaluation.measures['accuracy']\n"
+    )
+    entropy = {"name": "spatial-entropy", "parameters": {"column": "accuracy"}}
+    gone = "gone.py:Reward"
+    run.write_spec({"compare": {"rewards": [f"{own}:Backwards", entropy, gone]}})
+    found = reward_fidelities(load_results(run))
+
+    compared = [(each.reward.rpartition(":")[2], each.correlation) for each in found[:2]]
+    assert compared == [
+        ("Backwards", pytest.approx(-1)),
+        ("spatial-entropy (column=accuracy)", pytest.approx(-1)),
+    ]
+    assert all(each.compared == (index < 2) for index, each in enumerate(found))
+
+
+def test_rank_correlations_interval_against_the_published_formula() -> None:
+    one, other = [1.0, 2, 3, 4, 5, 6, 7, 8], [2.0, 1, 4, 3, 6, 5, 8, 7]
+    correlation, low, high = rank_correlation(one, other)
+
+    # Eight differences of one: 1 - 6 * 8 / (8 * 63); Bonett & Wright (2000), equation 6.
+    assert correlation == pytest.approx(1 - 48 / 504)
+    error = 1.959964 * math.sqrt((1 + correlation**2 / 2) / 5)
+    assert low == pytest.approx(math.tanh(math.atanh(correlation) - error), rel=1e-5)
+    assert high == pytest.approx(math.tanh(math.atanh(correlation) + error), rel=1e-5)
+
+
+def test_rank_correlation_of_a_perfect_ranking_of_few_is_not_certain() -> None:
+    correlation, low, high = rank_correlation([1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
+
+    assert correlation == pytest.approx(1)
+    assert low is not None and high is not None and low < 0.9 < high <= 1
+    assert rank_correlation([1, 1, 1, 1, 1], [1, 2, 3, 4, 5])[1:] == (None, None)
