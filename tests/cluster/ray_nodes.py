@@ -44,6 +44,8 @@ class Head:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         path = f"{_RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         quiet = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
+        # Ray would kill workers when anything else fills this machine's memory.
+        quiet["RAY_memory_monitor_refresh_ms"] = "0"
         return {**inherited, **quiet, "HOME": str(self.home), "PATH": path}
 
 
