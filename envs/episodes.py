@@ -91,7 +91,7 @@ class Episodes:
         # The last step takes what is left of the total, whether tabulated or only now measured.
         costs = outcome.costs - self._spent
         self._spent = outcome.costs.copy()
-        return Step(self._observe(), outcome.rewards, costs, outcome)
+        return Step(self._observe(), outcome.signals, costs, outcome)
 
     def _charge(self, at: int) -> NDArray[np.float64]:
         costs = np.stack([c.shares(self._widths)[:, at] for c in self._problem.limited], axis=1)

@@ -72,7 +72,7 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         costs = (outcome.costs / self._limits).astype(np.float32)
         self._over = True
         infos = candidate_infos(costs, widths, outcome)
-        return self._observe(), outcome.rewards, ~never, never, infos
+        return self._observe(), outcome.signals, ~never, never, infos
 
     def _observe(self) -> _Observations:
         return self._limits.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ class Outcome:
         rewards: Finite, float64 [N]. A candidate whose evaluation failed, or one of whose measures
             that the reward reads is not finite, gets the lowest of the batch, 0 if all failed
             (our choice).
+        signals: What a learning agent is told of them, float64 [N]; see `Reward.signals`.
         costs: Fractions of dense per budget, float64 [N, B]. A measured cost of a candidate whose
             evaluation failed is 1, or the limit where that is more (our choice).
         feasible: Whether all budgets are kept and the evaluation succeeded, bool [N].
@@ -36,6 +38,7 @@ class Outcome:
     """
 
     rewards: NDArray[np.float64]
+    signals: NDArray[np.float64]
     costs: NDArray[np.float64]
     feasible: NDArray[np.bool_]
     evaluations: tuple[Evaluation, ...]
@@ -55,6 +58,8 @@ class PruningProblem:
         sensitivity: Features that tell how sensitive the groups are, [G, F], or None.
         shield: Whether widths are clipped so that the tabulated budgets stay reachable.
         smallest: Fraction of its units that every group keeps at least, in [0, 1].
+        best: The highest reward of a feasible candidate that the search asked for in earlier
+            iterations; minus infinity before there is one.
     """
 
     structure: Structure
@@ -66,6 +71,7 @@ class PruningProblem:
     sensitivity: NDArray[np.float64] | None = None
     shield: bool = False
     smallest: float = 0.0
+    best: Callable[[], float] = lambda: -math.inf
 
     @cached_property
     def limited(self) -> tuple[Cost, ...]:
@@ -108,8 +114,9 @@ class PruningProblem:
         limits = np.array([budget.limit for budget in self.budgets])
         costs = np.stack([self._fractions(c, widths, evaluations) for c in self.limited], axis=1)
         costs = np.where(np.isnan(costs), np.maximum(1.0, limits), costs)
-        kept = costs <= limits
-        return Outcome(rewards, costs, kept.all(axis=1) & succeeded, evaluations)
+        feasible = (costs <= limits).all(axis=1) & succeeded
+        signals = self.reward.signals(rewards, feasible, self.best())
+        return Outcome(rewards, signals, costs, feasible, evaluations)
 
     def _reward(self, evaluation: Evaluation) -> float:
         if evaluation.error is not None:

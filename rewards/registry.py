@@ -18,6 +18,7 @@ from .feature_distance import FeatureDistance
 from .measure import Measure
 from .neuron_entropy import NeuronEntropy
 from .reward import Reward
+from .self_competition import SelfCompetition
 from .single import SINGLE_REWARDS
 from .spatial_entropy import SpatialEntropy, SpatialEntropy256
 
@@ -47,7 +48,10 @@ MEASURES: Mapping[str, type[Measure]] = MappingProxyType(
 )
 
 REWARDS: Mapping[str, type[Reward]] = MappingProxyType(
-    {**SINGLE_REWARDS, WeightedSum.name: WeightedSum, AMCErrorLogFLOPs.name: AMCErrorLogFLOPs}
+    {
+        **SINGLE_REWARDS,
+        **{each.name: each for each in (WeightedSum, AMCErrorLogFLOPs, SelfCompetition)},
+    }
 )
 
 

@@ -7,6 +7,9 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .._plugins import nearest
 from ..errors import EvaluationError
 from .evaluation import Evaluation
@@ -37,6 +40,25 @@ class Reward(ABC):
             evaluation: The candidate's evaluation.
             dense: The dense network's evaluation, with the same columns.
         """
+
+    def signals(
+        self, values: NDArray[np.float64], feasible: NDArray[np.bool_], best: float
+    ) -> NDArray[np.float64]:
+        """What a learning agent is told of candidates that were judged together: their values.
+
+        A reward that depends on how the search has gone so far says so here, and stays a pure
+        function all the same. Candidates are always ranked by their values.
+
+        Args:
+            values: Of N candidates, finite.
+            feasible: Whether each keeps every budget, bool [N].
+            best: The highest value of a feasible candidate that the search had asked for before;
+                minus infinity where there is none.
+
+        Returns:
+            Finite, float64 [N].
+        """
+        return values
 
 
 def score(reward: Reward, evaluation: Evaluation, dense: Evaluation) -> float:

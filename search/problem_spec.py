@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +15,7 @@ from ..models.structure import Structure
 from ..rewards.evaluation import Evaluation
 from ..rewards.registry import RewardSpec, make_reward
 from .cost_tables import CostTables
+from .history import TrialHistory
 from .spec_model import BudgetSpec
 
 __all__ = ["ProblemSpec"]
@@ -30,6 +33,7 @@ class ProblemSpec(BaseModel):
         smallest: Fraction of its units that every group keeps at least.
         pool: Name of the evaluator pool.
         costs: Costs beside FLOPs and parameters.
+        history: Folder of what the search has asked for so far.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +46,7 @@ class ProblemSpec(BaseModel):
     smallest: float
     pool: str
     costs: CostTables = CostTables()
+    history: Path | None = None
 
     def build(self) -> PruningProblem:
         """The problem, on a process that is connected to the pool's cluster.
@@ -62,4 +67,10 @@ class ProblemSpec(BaseModel):
             costs=costs,
             shield=self.shield,
             smallest=self.smallest,
+            best=self._best,
         )
+
+    def _best(self) -> float:
+        """From the history, so that it is the same after a restore and in any process."""
+        asked = [] if self.history is None else TrialHistory(self.history).load()
+        return max((each.reward for each in asked if each.feasible), default=-math.inf)

@@ -77,6 +77,7 @@ class TrialContext(BaseModel):
             shield=self.shield,
             smallest=self.smallest,
             pool=self.pool,
+            history=self.histories / trial.name,
             costs=self.costs,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from prunetune.envs.actions import uniform_fraction
 from prunetune.envs.budget import minimum_widths
 from prunetune.envs.costs import MeasuredCost, table_costs
+from prunetune.envs.one_step import OneStepVectorEnv
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.pruning_env import PruningEnv
 from prunetune.envs.vector_env import PruningVectorEnv
 from prunetune.errors import EvaluationError
 from prunetune.models.structure import Structure
 from prunetune.rewards.evaluation import Evaluation
+from prunetune.rewards.registry import make_reward
 
 from .structures import AnalyticEvaluator, chain, problem, structures
 
@@ -167,3 +171,21 @@ def test_an_evaluator_that_breaks_its_promise_is_refused() -> None:
     task = problem(chain([4]), {"memory": 0.5}, costs=(MeasuredCost("memory"),))
     with pytest.raises(EvaluationError, match="memory"):
         _fail(task, [good]).judge(np.array([[1]]))
+
+
+def test_agents_are_told_what_the_reward_makes_of_values_feasibility_and_the_best_so_far() -> None:
+    task = problem(chain([4]), {"flops": 0.6})
+    answers = [Evaluation((width,), {"accuracy": 0.1 * width}) for width in (1, 2, 4)]
+    competing = dataclasses.replace(
+        task,
+        evaluate=lambda candidates: answers,
+        reward=make_reward("self-competition"),
+        best=lambda: 0.15,
+    )
+    outcome = competing.judge(np.array([[1], [2], [4]]))
+    assert outcome.rewards.tolist() == pytest.approx([0.1, 0.2, 0.4])
+    assert outcome.signals.tolist() == [-1, 1, -1]
+    environment = OneStepVectorEnv(competing, 3)
+    environment.reset()
+    actions = np.zeros((3, environment.single_action_space.shape[0]), dtype=np.float32)
+    assert environment.step(actions)[1].tolist() == [-1, 1, 1]

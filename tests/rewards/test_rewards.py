@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prunetune.errors import EvaluationError, PluginError, SpecError, UnknownNameError
 from prunetune.rewards import (
@@ -59,6 +60,8 @@ DENSE = Evaluation(
         ("feature-distance", {}, -0.1),
         ("weighted-sum", {"terms": {"accuracy": 2, "spatial-entropy": 0.5}}, 1.65),
         ("amc-error-log-flops", {"dense_flops": 1000.0}, -0.1 * math.log(500)),
+        ("self-competition", {}, 0.9),
+        ("self-competition", {"of": "agreement"}, -0.2),
     ],
 )
 def test_reward_by_hand_and_through_the_conformance_suite(
@@ -128,6 +131,7 @@ def test_a_plain_name_is_a_spec() -> None:
         ("weighted-sum", {"terms": {}}, SpecError, "needs terms"),
         ("weighted-sum", {"terms": {"los": 1}}, UnknownNameError, "did you mean 'loss'"),
         ("weighted-sum", {"terms": {"loss": "much"}}, SpecError, "finite number"),
+        ("self-competition", {"of": "acuracy"}, UnknownNameError, "did you mean 'accuracy'"),
         ("no_such_module:Reward", {}, PluginError, "cannot be imported"),
         ("math:pi", {}, PluginError, "subclass of prunetune.rewards.Reward"),
     ],
@@ -219,3 +223,25 @@ def test_score_refuses_what_was_not_recorded_and_what_failed() -> None:
         score(amc, Evaluation((1,), {"accuracy": 0.5}, {"params": 0.5}), DENSE)
     with pytest.raises(EvaluationError, match="out of memory"):
         score(reward, Evaluation((1,), {"accuracy": 0.5}, error="out of memory"), DENSE)
+
+
+def test_self_competition_rewards_what_beats_ones_own_best_within_the_budgets() -> None:
+    reward = make_reward("self-competition")
+    values = np.array([0.5, 0.7, 0.9, 0.7])
+    feasible = np.array([True, True, False, True])
+
+    assert reward.signals(values, feasible, 0.6).tolist() == [-1, 1, -1, 1]
+    # To equal oneself is not to win.
+    assert reward.signals(values, feasible, 0.7).tolist() == [-1, -1, -1, -1]
+    # Before there is a best one: above the median of the feasible, which is 0.7.
+    assert reward.signals(values - 0.1 * (values == 0.5), feasible, -math.inf).tolist() == [-1] * 4
+    wider = np.array([0.2, 0.4, 0.6, 0.8])
+    everyone = np.ones(4, dtype=bool)
+    assert reward.signals(wider, everyone, -math.inf).tolist() == [-1, -1, 1, 1]
+    assert reward.signals(wider, ~everyone, -math.inf).tolist() == [-1] * 4
+
+
+def test_other_rewards_tell_agents_their_values() -> None:
+    values = np.array([0.1, 0.2])
+
+    assert make_reward("accuracy").signals(values, np.array([True, False]), 0.5) is values
