@@ -196,7 +196,11 @@ def _follow(cluster: Jobs, job: Job) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    ended = cluster.follow(job, show)
+    try:
+        ended = cluster.follow(job, show)
+    except KeyboardInterrupt:
+        typer.echo(f"{job.name} goes on; `prunetune stop {job.name}` would stop it.", err=True)
+        raise
     typer.echo(f"{ended.name}: {ended.status}", err=True)
     if ended.status != "SUCCEEDED":
         raise typer.Exit(1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .connect import Cluster, ClusterSpec, connect
 from .coordinator import PoolStats
+from .jobs import Job, JobRequest, Jobs
 from .pool import EvaluatorPool, PoolClient
+from .storage import check_storage
 from .store import EvaluationStore
 from .worker import Evaluator, EvaluatorFactory
 
@@ -15,7 +17,11 @@ __all__ = [
     "Evaluator",
     "EvaluatorFactory",
     "EvaluatorPool",
+    "Job",
+    "JobRequest",
+    "Jobs",
     "PoolClient",
     "PoolStats",
+    "check_storage",
     "connect",
 ]

@@ -25,7 +25,7 @@ Status = Literal["running", "interrupted", "failed", "finished"]
 # Raised when a newer layout cannot be read by an older prunetune.
 FORMAT = 1
 
-_MARKER = "prunetune-run.json"
+MARKER = "prunetune-run.json"
 _LOCK = ".lock"
 
 
@@ -85,7 +85,7 @@ class RunFolder:
                 half-written is left.
         """
         target = Path(path).expanduser().absolute()
-        if (target / _MARKER).exists():
+        if (target / MARKER).exists():
             raise RunFolderError(
                 f"The folder {target} holds a run already; continue it with `prunetune resume "
                 f"{path}`, or choose another output."
@@ -149,15 +149,15 @@ class RunFolder:
         if not target.is_dir():
             raise RunFolderError(f"There is no run folder {target}; check the path.")
         try:
-            marker = json.loads((target / _MARKER).read_text())
+            marker = json.loads((target / MARKER).read_text())
             layout, version = int(marker["format"]), str(marker["prunetune"])
         except FileNotFoundError:
             raise RunFolderError(
-                f"The folder {target} is not a run of prunetune: it has no {_MARKER}."
+                f"The folder {target} is not a run of prunetune: it has no {MARKER}."
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
-                f"The file {target / _MARKER} cannot be read ({error}); restore it from a copy."
+                f"The file {target / MARKER} cannot be read ({error}); restore it from a copy."
             ) from error
         if layout > FORMAT:
             raise RunFolderError(
@@ -195,7 +195,7 @@ class RunFolder:
             for name, content in (
                 ("spec.yaml", text),
                 ("environment.json", _as_json(describe_environment())),
-                (_MARKER, _as_json(marker)),
+                (MARKER, _as_json(marker)),
             ):
                 written.append(folder / name)
                 write_durably(folder / name, content.encode())

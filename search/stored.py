@@ -13,7 +13,7 @@ from ..cluster.mirror import Mirror
 from ..cluster.storage import is_uri
 from ..errors import RunFolderError, SpecError
 from ..models.cache import cache_folder
-from .run_folder import RunFolder
+from .run_folder import MARKER, RunFolder
 from .spec_model import SearchSpec
 
 __all__ = ["StoredRun", "check_same_spec", "folder_stem", "holds_run", "opened_run", "stored"]
@@ -41,8 +41,8 @@ def folder_stem(name: str) -> str:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder has a run in it, of whatever version and state."""
-    return (folder.expanduser() / "spec.yaml").is_file()
+    """Whether there is a run in a folder, of whatever version and state."""
+    return (folder / MARKER).is_file()
 
 
 def check_same_spec(folder: Path, spec: SearchSpec) -> None:
