@@ -42,6 +42,8 @@ class Nodes:
         """Variables of every process of the cluster and of its drivers."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         quiet = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        # Ray would let its workers stand back behind everything else on the machine.
+        quiet["RAY_worker_niceness"] = "0"
         # Nobody else shall find this cluster, and nobody needs a token to join it.
         own = {"RAY_TMPDIR": str(self.folder), "RAY_AUTH_MODE": "disabled"}
         return {**kept, **quiet, **own}

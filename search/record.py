@@ -9,7 +9,6 @@ between a merge and the removal of what was merged) are equal, and count once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -19,6 +18,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from ..cluster.worker import is_lost
 from ..errors import RunFolderError
 from ..rewards.evaluation import Evaluation
+from .locks import hold
 from .run_folder import sync_folder, write_durably
 
 _log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ _KEY_COLUMNS = [field.name for field in fields(RecordKey)]
 class EvaluationRecord:
     """The evaluations of one key in a folder; an `EvaluationStore`.
 
-    Looking up is a dictionary access. Pickling carries the folder and the key; unpickling opens
-    the folder again. Several processes may write to one folder.
+    Looking up is a dictionary access. The folder is read when that is first needed; pickling
+    carries only the folder and the key. Several processes may write to one folder.
 
     An evaluation that was lost (`prunetune.cluster.worker.is_lost`) is not found again once the
     record is reopened: its candidate gets another chance, and a second evaluation replaces it.
@@ -77,25 +78,18 @@ class EvaluationRecord:
         key: Rows of other keys are kept, but not seen.
 
     Raises:
-        RunFolderError: If the folder cannot be made or read.
+        RunFolderError: If the folder cannot be made, or later cannot be read.
     """
 
     def __init__(self, folder: Path | str, key: RecordKey) -> None:
         self.folder = Path(folder).absolute()
         self.key = key
-        self._index: dict[bytes, int | Evaluation] = {}
         self._loaded: pa.Table | None = None
         self._serial = itertools.count()
         self._small_files = 0
         self._merging: threading.Thread | None = None
-        try:
+        with self._explained():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._open()
-        except OSError as error:
-            raise RunFolderError(
-                f"The evaluations in {self.folder} cannot be opened ({error.strerror or error}); "
-                "make the folder readable and writable."
-            ) from error
 
     def __reduce__(self) -> tuple[Any, tuple[Path, RecordKey]]:
         return EvaluationRecord, (self.folder, self.key)
@@ -149,7 +143,23 @@ class EvaluationRecord:
             self._merging.join()
         self._merge(least=2)
 
-    def _open(self) -> None:
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"The evaluations in {self.folder} cannot be opened ({error.strerror or error}); "
+                "make the folder readable and writable."
+            ) from error
+
+    @cached_property
+    def _index(self) -> dict[bytes, int | Evaluation]:
+        """By identity, rows of ``_loaded`` or what was appended since."""
+        with self._explained():
+            return self._open()
+
+    def _open(self) -> dict[bytes, int | Evaluation]:
         self._merge(least=2)
         everything, damaged = _read_folder(self.folder)
         for path in damaged:
@@ -158,11 +168,10 @@ class EvaluationRecord:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(path.with_name(path.name + _CORRUPT))
         table = _only(self.key, everything)
-        if table.num_rows:
-            rows = zip(_identities(table.column("widths")), itertools.count())
-            final = _final(table)
-            self._index = dict(itertools.compress(rows, final) if final is not None else rows)
-            self._loaded = table.drop_columns(["widths", *_KEY_COLUMNS]).combine_chunks()
+        self._loaded = table.drop_columns(["widths", *_KEY_COLUMNS]).combine_chunks()
+        rows = zip(_identities(table.column("widths")), itertools.count())
+        final = _final(table)
+        return dict(itertools.compress(rows, final) if final is not None else rows)
 
     def _is_merging(self) -> bool:
         return self._merging is not None and self._merging.is_alive()
@@ -178,12 +187,14 @@ class EvaluationRecord:
     def _merge(self, least: int = _MERGED_FILES) -> None:
         """Merge the files of each level that has at least ``least`` small ones into one."""
         try:
-            with _exclusive(self.folder) as alone:
+            with hold(self.folder / ".merge.lock"):
                 level = 0
-                while alone and (paths := _parts(self.folder, level)):
+                while paths := _parts(self.folder, level):
                     if len(paths) >= (least if level == 0 else _MERGED_FILES):
                         self._merge_files(paths, level + 1)
                     level += 1
+        except RunFolderError:
+            return  # another process merges
         except OSError as error:
             # Nothing is lost: the small files are still there, and the next merge takes them.
             _log.warning("Evaluation files in %s could not be merged: %s", self.folder, error)
@@ -333,15 +344,3 @@ def _identities(column: pa.ChunkedArray) -> list[bytes]:
             identities.append(content[start:end])
             start = end
     return identities
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[bool]:
-    """Whether this is the only process that merges here; never waits."""
-    with open(folder / ".merge.lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True

@@ -229,7 +229,7 @@ def test_stopping_frees_the_name_and_the_clients_say_so(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="running on this cluster already"):
         Started(tmp_path, workers=1)
     started.pool.stop()
-    with pytest.raises(ClusterError, match="is gone|was stopped"):
+    with pytest.raises(ClusterError, match=r"is gone|was stopped"):
         client.evaluate([(2, 7)])
     with pytest.raises(ClusterError, match="There is no evaluator pool"):
         PoolClient(started.pool.name)
