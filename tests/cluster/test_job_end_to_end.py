@@ -30,7 +30,7 @@ import prunetune
 print("imported from", prunetune.__file__, file=sys.stderr)
 """
 _SMALLER = ["agent=random", "evaluations=96", "compare.seeds=1", "finalists=1", "recalibration=32"]
-_SMALLER += ["finetune.epochs=0"]
+_SMALLER += ["finetune.epochs=0", "cluster.evaluators=1", "compare.concurrent=1"]
 
 
 def _readme(command: str) -> list[str]:

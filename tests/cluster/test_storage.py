@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from prunetune.cli import app
 from prunetune.cluster import ClusterSpec, connect
 from prunetune.cluster.storage import check_storage, is_uri, open_storage
 from prunetune.errors import ClusterError
+from typer.testing import CliRunner
 
 from .ray_nodes import Head, can_unshare, started_node
 
@@ -54,6 +56,27 @@ def test_evaluators_that_no_node_has_room_for_are_refused_at_once() -> None:
         connect(ClusterSpec(evaluator_cpus=1000))
     with pytest.raises(ClusterError, match=r"asks for 1 CPU and 0\.5 GPU"):
         connect(ClusterSpec(evaluator_gpus=0.5))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray", "digits_task")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("cluster.evaluator_gpus=8", "asks for 1 CPU and 8 GPU, but the largest node"),
+        ("cluster.storage=file", "cannot be written"),
+    ],
+)
+def test_a_search_that_cannot_be_had_writes_nothing(
+    change: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("spec.yaml").write_text("{task: {model: digits-net}, budgets: {flops: 0.5}}")
+    result = CliRunner().invoke(app, ["search", "spec.yaml", "--set", change])
+    assert result.exit_code == 2
+    assert sentence in result.stderr.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "spec.yaml"}
 
 
 @pytest.mark.ray
