@@ -108,7 +108,7 @@ class Tester:
             _, builder, images = self._load()
             network = builder.build(widths, repair)
             norms = builder.statistics.norms
-            self._known[key] = measured_accuracy(network, norms, images, "fp32")
+            self._known[key] = measured_accuracy(network, norms, images, "bf16")
             self._path.write_text(json.dumps(self._known))
         return self._known[key]
 
