@@ -51,7 +51,7 @@ def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpe
     """Read a spec file and leave its paths as they are written; see `load_spec`."""
     file = Path(path).expanduser()
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise SpecError(f"There is no spec file {path}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -93,6 +93,22 @@ def override_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         _override(values, override)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's own loader silently takes the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping with every key once."""
+        seen: set[str] = set()
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in scalars:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _override(values: dict[str, Any], override: str) -> None:

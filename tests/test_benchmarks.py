@@ -34,6 +34,7 @@ def smoke_run(script: str, cache_folder: Path) -> str:
         ("agents", "mean cost there / limit"),
         ("allocation", "widths from"),
         ("candidate_throughput", "x torch-pruning"),
+        ("constrained_mdp", "cost/limit"),
         ("kill_and_resume", "same structure"),
         ("pool_scaling", "busy at most"),
         ("precision_and_memory", "Resident MiB"),

@@ -23,6 +23,7 @@ AGENTS: Mapping[str, str] = MappingProxyType(
         "random": f"{__package__}.baselines:RandomAgent",
         "tpe": f"{__package__}.black_box:TpeAgent",
         "cma-es": f"{__package__}.black_box:CmaEsAgent",
+        "amc": f"{__package__}.amc:AmcAgent",
     }
 )
 """Our own agents: where the class of each name is; RLlib and Optuna take seconds to import."""

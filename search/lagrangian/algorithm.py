@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_KL_KEY, PPO
+from ray.rllib.core.learner.learner import ENTROPY_KEY
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import (
@@ -42,7 +43,8 @@ class LagrangianPPO(PPO):
     ``train()`` returns, under ``lagrangian``: ``multipliers`` and ``episode_costs`` by name of the
     cost (the means of this iteration and the multipliers that its update used),
     ``feasible_share`` (episodes of this iteration within all limits), ``episodes`` (their number),
-    ``episode_return`` (their mean) and, where the KL loss is on, ``kl_coefficient`` by module.
+    ``episode_return`` (their mean), ``entropy`` of the policy by module, in nats, and, where the
+    KL loss is on, ``kl_coefficient`` by module. Under Tune all of them become TensorBoard curves.
 
     Every iteration seeds all processes from the config's seed and its own number. A run that is
     stopped after any iteration and restored therefore samples what it would have sampled, and
@@ -135,6 +137,9 @@ class LagrangianPPO(PPO):
             )
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         modules = set(results[0].keys()) - {ALL_MODULES}
+        for name in sorted(modules):
+            entropy = self.metrics.peek((LEARNER_RESULTS, name, ENTROPY_KEY))
+            self._report("entropy", name, value=float(entropy))
         if self.config.use_kl_loss:
             self._adapt_kl(sorted(modules))
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):

@@ -84,6 +84,22 @@ def _state(algorithm: LagrangianPPO) -> list[dict[str, Any]]:
     return [found.get() for found in algorithm.learner_group.foreach_learner(look)]
 
 
+def _train(algorithm: LagrangianPPO) -> tuple[Any, list[list[float]]]:
+    """One iteration: what it reports, and the actions that it sampled."""
+    sample, actions = algorithm._sample, []
+
+    def remember() -> Any:
+        episodes = sample()
+        actions.extend(np.ravel(each.get_actions()).tolist() for each in episodes)
+        return episodes
+
+    algorithm._sample = remember  # type: ignore[method-assign]
+    try:
+        return _numbers(algorithm.train()), actions
+    finally:
+        algorithm._sample = sample  # type: ignore[method-assign]
+
+
 def _numbers(result: dict[str, Any]) -> Any:
     return {name: _plain(value) for name, value in result["lagrangian"].items()}
 
@@ -114,6 +130,9 @@ def test_results_have_stable_keys_and_the_multipliers_follow_the_costs(running: 
     assert set(result["multipliers"]) == set(result["episode_costs"]) == {"amount", "square"}
     assert result["episodes"] == 8
     assert 0 <= result["feasible_share"] <= 1
+    # A Gaussian of standard deviation 0.3 in one dimension.
+    gaussian = 0.5 * np.log(2 * np.pi * np.e * 0.3**2)
+    assert result["entropy"]["default_policy"] == pytest.approx(gaussian, abs=0.05)
     # The policy starts near action 0, which takes half of everything: above both limits.
     assert result["episode_costs"]["amount"] == pytest.approx(0.5, abs=0.1)
     for name, limit in (("amount", 0.3), ("square", 0.2)):
@@ -173,13 +192,15 @@ def test_a_restored_run_continues_exactly(running: Any, tmp_path: Path, seed: in
         algorithm.train()
     algorithm.save_to_path(tmp_path / "checkpoint")
     saved = _state(algorithm)
-    expected = [_numbers(algorithm.train()) for _ in range(2)]
+    expected = [_train(algorithm) for _ in range(2)]
     final = _state(algorithm)
+    assert len(expected[0][1]) == 8 and expected[0][1] != expected[1][1]
 
     restored = LagrangianPPO.from_checkpoint(tmp_path / "checkpoint")
     try:
+        # Multipliers, KL coefficient, learning rate; then what they and the actions lead to.
         assert _state(restored) == saved
-        assert [_numbers(restored.train()) for _ in range(2)] == expected
+        assert [_train(restored) for _ in range(2)] == expected
         assert _state(restored) == final
     finally:
         restored.stop()
@@ -224,7 +245,7 @@ def test_a_constrained_mdp_is_solved_as_well_as_by_linear_programming(rule: str)
     optimum, cost = mdp.optimum(limit)
     assert cost == pytest.approx(limit)
     algorithm = resolve(f"{script}:build", "benchmark")(mdp, limit, rule, 0, 128)
-    returned, cost = resolve(f"{script}:result", "benchmark")(algorithm, 60)
+    returned, cost = resolve(f"{script}:result", "benchmark")(algorithm, 40)
     algorithm.stop()
     assert returned == pytest.approx(optimum, rel=0.05)
     assert cost == pytest.approx(limit, rel=0.03)
