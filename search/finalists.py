@@ -19,7 +19,7 @@ from .history import AskedCandidate
 from .prepare import PreparedFactory
 from .spec_model import FinetuneSpec
 
-__all__ = ["Finished", "finish_candidates", "pick_finalists", "test_dense"]
+__all__ = ["Finished", "finish_candidates", "test_dense"]
 
 _LOOK_SECONDS = 10.0
 
@@ -43,23 +43,6 @@ class Finished:
     validation_after: float
     test_before: float
     test_after: float
-
-
-def pick_finalists(history: Sequence[AskedCandidate], count: int) -> list[AskedCandidate]:
-    """The best feasible candidates of a trial.
-
-    Args:
-        history: What it asked for, in order.
-        count: How many at most.
-
-    Returns:
-        Different candidates by falling reward; of equal rewards the one asked for first.
-    """
-    first: dict[Widths, AskedCandidate] = {}
-    for candidate in history:
-        if candidate.feasible:
-            first.setdefault(candidate.widths, candidate)
-    return sorted(first.values(), key=lambda candidate: -candidate.reward)[:count]
 
 
 def finish_candidates(

@@ -121,6 +121,23 @@ class TrialHistory:
         return self.folder / f"{iteration:06d}.parquet"
 
 
+def pick_finalists(history: Sequence[AskedCandidate], count: int) -> list[AskedCandidate]:
+    """The best feasible candidates of a trial.
+
+    Args:
+        history: What it asked for, in order.
+        count: How many at most.
+
+    Returns:
+        Different candidates by falling reward; of equal rewards the one asked for first.
+    """
+    first: dict[tuple[int, ...], AskedCandidate] = {}
+    for candidate in history:
+        if candidate.feasible:
+            first.setdefault(candidate.widths, candidate)
+    return sorted(first.values(), key=lambda candidate: -candidate.reward)[:count]
+
+
 def _candidate(row: Mapping[str, object]) -> AskedCandidate:
     values: dict[str, object] = dict(row)
     costs = {

@@ -18,18 +18,20 @@ from ..errors import ClusterError, EvaluationError, PruneTuneError, RunFolderErr
 from ..models.artifact import save_artifact
 from ..models.progress import Progress
 from .cost_tables import measure_costs
-from .finalists import Finished, finish_candidates, pick_finalists, test_dense
-from .history import AskedCandidate, TrialHistory
+from .finalists import Finished, finish_candidates, test_dense
+from .history import AskedCandidate, TrialHistory, pick_finalists
 from .prepare import Prepared
 from .record import EvaluationRecord
 from .run_folder import RunFolder
 from .run_record import RunRecord
+from .rungs import stopped_at
 from .signals import ended_by_signals
 from .spec_model import SearchSpec
 from .summary import Best, Counts, Dense, Summary, read_summary, write_summary
 from .trainable import ACCURACY, TrialContext
 from .trials import TrialSpec, comparison_trials
 from .tuning import Ended, run_trials
+from .yardstick import running_yardstick
 
 __all__ = ["Run"]
 
@@ -118,11 +120,14 @@ class Run:
                 shield=spec.shield,
                 smallest=spec.smallest,
                 costs=self.prepared.costs,
+                rungs=self.folder.rungs,
+                stopping=spec.compare.stopping,
             )
             try:
-                return run_trials(
-                    self.folder.tune, self._trials, context, self._concurrent(), self.progress
-                )
+                with running_yardstick(pool.name, self.prepared.factory, context.stopping):
+                    return run_trials(
+                        self.folder.tune, self._trials, context, self._concurrent(), self.progress
+                    )
             finally:
                 seconds = earlier + time.monotonic() - began
                 self._write(search_seconds=seconds, evaluations=self._count(seconds))
@@ -224,7 +229,7 @@ class Run:
     def _without_network(
         self, trial: TrialSpec, asked: Sequence[AskedCandidate], reason: str
     ) -> Best:
-        return Best(**_common(trial, asked), error=reason)
+        return Best(**self._common(trial, asked), error=reason)
 
     def _with_network(
         self,
@@ -242,7 +247,7 @@ class Run:
             # The network is there all the same; nobody must lose it to a cost that broke.
             self.progress.note(f"{trial.title}: {error}")
         best = Best(
-            **_common(trial, asked),
+            **self._common(trial, asked),
             feasible=candidate.feasible
             and self.prepared.costs.keeps_own(self._limits(trial), delivered),
             widths=candidate.widths,
@@ -295,6 +300,17 @@ class Run:
         )
         return best
 
+    def _common(self, trial: TrialSpec, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
+        return {
+            "trial": trial.name,
+            "reward": trial.reward.name,
+            "budget": trial.budgets,
+            "agent": trial.agent.name,
+            "seed": trial.seed,
+            "stopped": stopped_at(self.folder.rungs, trial.name) is not None,
+            **_counts(asked),
+        }
+
     def _limits(self, trial: TrialSpec) -> dict[str, float]:
         """The trial's budgets as fractions of the dense network's costs."""
         structure = self.prepared.evaluator.groups.structure
@@ -330,17 +346,6 @@ class Run:
         changes["wall_seconds"] = self._earlier + time.monotonic() - self._began
         self._summary = self._summary.model_copy(update=changes)
         write_summary(self.folder, self._summary)
-
-
-def _common(trial: TrialSpec, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
-    return {
-        "trial": trial.name,
-        "reward": trial.reward.name,
-        "budget": trial.budgets,
-        "agent": trial.agent.name,
-        "seed": trial.seed,
-        **_counts(asked),
-    }
 
 
 def _counts(asked: Sequence[AskedCandidate]) -> dict[str, int]:

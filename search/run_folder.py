@@ -225,6 +225,11 @@ class RunFolder:
         return self.path / "tune"
 
     @property
+    def rungs(self) -> Path:
+        """Folder of the decisions to stop hopeless searches."""
+        return self.path / "rungs"
+
+    @property
     def best(self) -> Path:
         """Folder of the artifacts of the best candidates."""
         return self.path / "best"

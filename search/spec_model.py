@@ -20,6 +20,7 @@ __all__ = [
     "CompareSpec",
     "FinetuneSpec",
     "SearchSpec",
+    "StoppingSpec",
 ]
 
 BudgetSpec = Annotated[dict[str, float | str], Field(min_length=1)]
@@ -58,6 +59,26 @@ class FinetuneSpec(TrainingSpec):
     distillation: float = Field(default=0.5, ge=0.0, le=1.0)
 
 
+class StoppingSpec(BaseModel):
+    """When a comparison stops hopeless searches: asynchronous successive halving.
+
+    Searches of equal budgets are compared by a yardstick that no reward reads: the accuracy of the
+    best candidate so far, fully repaired, on training images that steer nothing.
+
+    Attributes:
+        first: Share of its evaluations after which a search is first compared, in (0, 1).
+        reduction: The best one in so many goes on, and is compared again when it has asked for so
+            many times as many candidates.
+        images: Images of the yardstick.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: float = Field(default=0.25, gt=0.0, lt=1.0)
+    reduction: int = Field(default=3, ge=2)
+    images: int = Field(default=1000, ge=1)
+
+
 class CompareSpec(BaseModel):
     """The grid of a comparison; what is left out is the spec's own single value.
 
@@ -68,6 +89,8 @@ class CompareSpec(BaseModel):
         seeds: Seeds of the agents, or how many, beginning with the spec's seed. The task's splits
             keep the spec's seed, so that all trials share their evaluations.
         concurrent: Trials at the same time; ``auto`` takes what keeps the evaluators busy.
+        stopping: When hopeless searches are stopped; when left out, never. Which ones are depends
+            on the order in which searches get on, so a repeated comparison may stop others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +100,7 @@ class CompareSpec(BaseModel):
     agents: tuple[AgentSpec, ...] = ()
     seeds: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = 1
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    stopping: StoppingSpec | None = None
 
     @field_validator("rewards", "budgets", "agents", "seeds")
     @classmethod

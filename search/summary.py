@@ -67,6 +67,7 @@ class Best(_Part):
         evaluations: Candidates that the search asked for.
         feasible_candidates: How many of them kept all budgets.
         finalists: Widths of the candidates that were fully repaired, one of which is the best.
+        stopped: Whether the comparison stopped it as hopeless.
         error: Why it ended early, or without a network.
         feasible: Whether the network keeps every budget.
         widths: Units kept per channel group.
@@ -93,6 +94,7 @@ class Best(_Part):
     evaluations: int
     feasible_candidates: int
     finalists: tuple[tuple[int, ...], ...] = ()
+    stopped: bool = False
     error: str | None = None
     feasible: bool = False
     widths: tuple[int, ...] | None = None

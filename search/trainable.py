@@ -23,11 +23,13 @@ from .checkpoints import (
     whole_checkpoints,
 )
 from .cost_tables import CostTables
-from .history import AskedCandidate, TrialHistory
+from .history import AskedCandidate, TrialHistory, pick_finalists
 from .locks import take
 from .problem_spec import ProblemSpec
-from .spec_model import AgentSpec
+from .rungs import Rungs, stopped_at
+from .spec_model import AgentSpec, StoppingSpec
 from .trials import TrialSpec
+from .yardstick import YardstickClient
 
 __all__ = ["ACCURACY", "SearchTrial", "TrialContext"]
 
@@ -65,6 +67,8 @@ class TrialContext(BaseModel):
     evaluations: int
     shield: bool
     smallest: float
+    rungs: Path
+    stopping: StoppingSpec | None = None
     costs: CostTables = CostTables()
 
     def problem(self, trial: TrialSpec) -> ProblemSpec:
@@ -164,6 +168,8 @@ class SearchTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one iteration of the agent."""
+        if stopped_at(self._context.rungs, self._trial.name) is not None:
+            return self._report(done=True)
         if not self._settled:
             # Iterations after the checkpoint are repeated, and perhaps fewer of them.
             self._history.drop_after(self._progress.iterations - 1)
@@ -185,9 +191,24 @@ class SearchTrial(tune.Trainable):
             best=self._best_of(iteration.outcome),
         )
         share = {"feasible_share": float(iteration.outcome.feasible.mean())}
+        ended = self._progress.asked >= self._context.evaluations
         return self._report(
-            done=self._progress.asked >= self._context.evaluations, **{**iteration.figures, **share}
+            done=ended or self._is_hopeless(progress.asked), **{**iteration.figures, **share}
         )
+
+    def _is_hopeless(self, before: int) -> bool:
+        """Whether the trial is stopped at a rung that its last iteration reached."""
+        context, trial = self._context, self._trial
+        if context.stopping is None:
+            return False
+        rungs = Rungs(context.rungs, context.stopping, context.evaluations)
+        rung = rungs.due(before, self._progress.asked)
+        if rung is None:
+            return False
+        found = pick_finalists(self._history.load(), 1)
+        # Without a feasible candidate there is nothing to deliver.
+        yardstick = YardstickClient(context.pool).measure(found[0].widths) if found else 0.0
+        return not rungs.goes_on(rung, trial.budgets, trial.name, yardstick)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the agent and how far it has come."""

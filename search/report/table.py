@@ -57,6 +57,7 @@ class ComparisonRow:
         agent: What proposed candidates.
         seeds: Number of trials.
         feasible: How many of them found a candidate that keeps every budget.
+        stopped: How many of them were stopped as hopeless.
         test_after: Test accuracy after fine-tuning (as delivered, where there was none).
         test_before: Test accuracy before fine-tuning.
         validation: Accuracy on the validation images.
@@ -72,6 +73,7 @@ class ComparisonRow:
     agent: str
     seeds: int
     feasible: int
+    stopped: int
     test_after: Estimate
     test_before: Estimate
     validation: Estimate
@@ -107,6 +109,7 @@ def _row(bests: Sequence[Best], results: Results) -> ComparisonRow:
         agent=bests[0].agent,
         seeds=len(bests),
         feasible=len(kept),
+        stopped=sum(best.stopped for best in bests),
         test_after=median(delivered_accuracy),
         test_before=median(lambda best: number(best.test_before)),
         validation=median(lambda best: number(best.validation)),
@@ -120,9 +123,9 @@ def _row(bests: Sequence[Best], results: Results) -> ComparisonRow:
 
 def displayed(row: ComparisonRow, results: Results) -> tuple[str, ...]:
     """The texts of a row, one per heading."""
-    seeds = str(row.seeds)
-    if row.feasible < row.seeds:
-        seeds += f" ({row.feasible} feasible)"
+    notes = [f"{row.feasible} feasible"] if row.feasible < row.seeds else []
+    notes += [f"{row.stopped} stopped early"] if row.stopped else []
+    seeds = f"{row.seeds} ({', '.join(notes)})" if notes else str(row.seeds)
     gap = 100 * (row.test_after.median - number(results.dense.test))
     return (
         row.reward,
@@ -244,6 +247,7 @@ def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Pat
             "agent": row.agent,
             "seeds": row.seeds,
             "feasible": row.feasible,
+            "stopped": row.stopped,
         }
         for field, estimate in vars(row).items():
             if isinstance(estimate, Estimate):
@@ -254,7 +258,7 @@ def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Pat
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
     texts = ("reward", "budget", "agent")
-    counts = ("seeds", "feasible")
+    counts = ("seeds", "feasible", "stopped")
     arrays = {
         name: pa.array(
             values,

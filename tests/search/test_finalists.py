@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prunetune.search.finalists import pick_finalists
-from prunetune.search.history import AskedCandidate
+from prunetune.search.history import AskedCandidate, pick_finalists
 
 CANDIDATES = st.builds(
     AskedCandidate,
