@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..._plugins import is_reference
 from ..summary import Best
 from .fidelity import reward_fidelities
-from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
+from .results import FLOPS_NOTE, Results, budget_text, cost_name, delivered_accuracy, number
 
 __all__ = [
     "ALT_TEXTS",
@@ -24,10 +25,13 @@ __all__ = [
     "costs_over_iterations",
     "layer_widths",
     "learning_curves",
-    "multipliers_over_iterations",
+    "line_styles",
+    "make_figure",
     "pareto_front",
     "render",
     "rewards_against_accuracy",
+    "series_name",
+    "shared_legend",
     "style",
 ]
 
@@ -75,7 +79,7 @@ def accuracy_against_flops(results: Results) -> Figure | None:
     ]
     if not points:
         return None
-    figure, (axes,) = _figure(1, 4.6)
+    figure, (axes,) = make_figure(1, 4.6)
     xy = 100 * np.asarray(points)
     axes.scatter(
         xy[:, 0],
@@ -88,13 +92,13 @@ def accuracy_against_flops(results: Results) -> Figure | None:
     )
     front = 100 * pareto_front(np.asarray(points))
     axes.step(*front.T, where="post", c="#606060", lw=1.2, label="their Pareto front")
-    styles = _styles([_series(best, results) for best in results.bests])
+    styles = line_styles([series_name(best, results) for best in results.bests])
     done = [
         best for best in results.bests if best.feasible and math.isfinite(delivered_accuracy(best))
     ]
     sizes = list(np.linspace(13, 7, max(len(styles), 2)))[::-1]
     for label, (colour, marker, _) in styles.items():
-        chosen = [best for best in done if _series(best, results) == label]
+        chosen = [best for best in done if series_name(best, results) == label]
         if chosen:
             axes.plot(
                 [100 * number(best.flops) / results.dense.flops for best in chosen],
@@ -147,14 +151,14 @@ def learning_curves(results: Results) -> Figure | None:
     budgets = list(dict.fromkeys(budget_text(best.budget) for best in trials))
     if not budgets:
         return None
-    figure, panels = _figure(len(budgets), 3.6)
-    styles = _styles([_series(best, results) for best in trials])
+    figure, panels = make_figure(len(budgets), 3.6)
+    styles = line_styles([series_name(best, results) for best in trials])
     for budget, axes in zip(budgets, panels, strict=True):
         for label, (colour, _, dash) in styles.items():
             curves = [
                 _curve(best, results)
                 for best in trials
-                if budget_text(best.budget) == budget and _series(best, results) == label
+                if budget_text(best.budget) == budget and series_name(best, results) == label
             ]
             if not curves:
                 continue
@@ -167,7 +171,7 @@ def learning_curves(results: Results) -> Figure | None:
         axes.set_title(budget)
         axes.set_xlabel("candidates asked for")
     panels[0].set_ylabel("validation accuracy, %")
-    _legend(figure, panels)
+    shared_legend(figure, panels)
     return figure
 
 
@@ -193,13 +197,13 @@ def layer_widths(results: Results) -> Figure | None:
     first = next(iter(seeds))
     bests = [best for best in bests if best.seed == first]
     budgets = list(dict.fromkeys(budget_text(best.budget) for best in bests))
-    figure, panels = _figure(len(budgets), 3.9)
-    styles = _styles([_series(best, results) for best in results.bests])
+    figure, panels = make_figure(len(budgets), 3.9)
+    styles = line_styles([series_name(best, results) for best in results.bests])
     sizes = np.asarray(list(groups.values()))
     for budget, axes in zip(budgets, panels, strict=True):
         for best in bests:
             if budget_text(best.budget) == budget:
-                label = _series(best, results)
+                label = series_name(best, results)
                 colour, marker, dash = styles[label]
                 share = 100 * np.asarray(best.widths or ()) / sizes
                 axes.plot(share, dash, marker=marker, ms=4, c=colour, label=label)
@@ -208,7 +212,7 @@ def layer_widths(results: Results) -> Figure | None:
         step = max(1, len(groups) // 16)
         axes.set_xticks(range(0, len(groups), step), list(groups)[::step], rotation=90, fontsize=7)
     panels[0].set_ylabel("width, % of dense")
-    _legend(figure, panels)
+    shared_legend(figure, panels)
     return figure
 
 
@@ -218,51 +222,31 @@ def costs_over_iterations(results: Results) -> Figure | None:
     names = list(dict.fromkeys(cost for best in trials for cost in best.budget))
     if not names:
         return None
-    figure, panels = _figure(len(names), 3.4)
-    styles = _styles([f"{_series(b, results)}, {budget_text(b.budget)}" for b in trials])
+    figure, panels = make_figure(len(names), 3.4)
+    styles = line_styles([f"{series_name(b, results)}, {budget_text(b.budget)}" for b in trials])
     for name, axes in zip(names, panels, strict=True):
         drawn = set()
+        # Of the user's own costs nobody knows whether there are fractions of the dense network's.
+        scale = 1 if is_reference(name) else 100
         for best in trials:
             history = results.histories[best.trial]
             values = np.asarray([asked.costs.get(name, math.nan) for asked in history])
             # Means over a fortieth of the search: single candidates are an unreadable cloud.
             pieces = np.array_split(values, min(40, len(values)))
             at = np.cumsum([len(piece) for piece in pieces])
-            label = f"{_series(best, results)}, {budget_text(best.budget)}"
+            label = f"{series_name(best, results)}, {budget_text(best.budget)}"
             colour, _, dash = styles[label]
             shown = "_nolegend_" if label in drawn else label
             drawn.add(label)
-            means = [100 * piece.mean() for piece in pieces]
+            means = [scale * piece.mean() for piece in pieces]
             axes.plot(at, means, dash, c=colour, lw=1.4, label=shown)
             limit = best.budget.get(name)
             if isinstance(limit, (int, float)) and limit <= 1:
-                axes.axhline(100 * limit, c="black", lw=0.8, ls=(0, (1, 3)))
-        axes.set_title(f"{name}, % of dense (dotted: the budgets)")
+                axes.axhline(scale * limit, c="black", lw=0.8, ls=(0, (1, 3)))
+        unit = "of dense, or as it is" if is_reference(name) else "% of dense"
+        axes.set_title(f"{cost_name(name)}, {unit} (dotted: the budgets)")
         axes.set_xlabel("candidates asked for")
-    _legend(figure, panels)
-    return figure
-
-
-def multipliers_over_iterations(results: Results) -> Figure | None:
-    """Lagrange multipliers of every trial that has some."""
-    trials = [best for best in results.bests if results.multipliers.get(best.trial)]
-    if not trials:
-        return None
-    figure, (axes,) = _figure(1, 3.4)
-    labels = [f"{_series(b, results)}, {budget_text(b.budget)}" for b in trials]
-    styles = _styles(labels)
-    drawn = set()
-    for best, label in zip(trials, labels, strict=True):
-        colour, _, dash = styles[label]
-        rows = results.multipliers[best.trial]
-        for cost in rows[0]:
-            shown = "_nolegend_" if (label, cost) in drawn else f"{label}: {cost}"
-            drawn.add((label, cost))
-            values = [row.get(cost, math.nan) for row in rows]
-            axes.plot(range(1, len(rows) + 1), values, dash, c=colour, lw=1.4, label=shown)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel("multiplier")
-    _legend(figure, [axes])
+    shared_legend(figure, panels)
     return figure
 
 
@@ -276,7 +260,7 @@ def rewards_against_accuracy(results: Results) -> Figure | None:
     budgets = list(dict.fromkeys(each.budget for each in known))
     if not budgets:
         return None
-    figure, panels = _figure(len(budgets), 3.4)
+    figure, panels = make_figure(len(budgets), 3.4)
     names = list(dict.fromkeys(each.reward for each in known))[::-1]
     for budget, axes in zip(budgets, panels, strict=True):
         for each in known:
@@ -294,19 +278,20 @@ def rewards_against_accuracy(results: Results) -> Figure | None:
     return figure
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+def make_figure(panels: int, height: float, shared: bool = True) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with so many panels, of a height in inches each, and the panels."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
     width = 7.2 if panels == 1 else 4.0 * columns
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=panels > 1).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=shared and panels > 1).ravel()
     for unused in grid[panels:]:
         unused.set_visible(False)
     return figure, list(grid[:panels])
 
 
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One legend for all panels, below them, where it hides nothing."""
     entries: dict[str, Any] = {}
     for axes in panels:
@@ -315,13 +300,14 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2)
 
 
-def _series(best: Best, results: Results) -> str:
+def series_name(best: Best, results: Results) -> str:
     """What a line stands for: its reward, and its agent where there are several."""
     several = len({other.agent for other in results.bests}) > 1
     return f"{best.reward}, {best.agent}" if several else best.reward
 
 
-def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+def line_styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and dash by label, the same for all figures with the same labels."""
     return {
         label: (
             _COLOURS[index % len(_COLOURS)],
@@ -338,6 +324,7 @@ ALT_TEXTS = {
     "layer_widths": "Width of every channel group in the best candidates, in percent of dense.",
     "costs": "Mean cost of the candidates as the searches went on.",
     "multipliers": "Lagrange multipliers by iteration.",
+    "policies": "Mean reward and entropy of the policies by iteration.",
     "reward_fidelity": "Rank correlation of every reward with accuracy after fine-tuning.",
 }
 """What each picture shows, for those who do not see it."""

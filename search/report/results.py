@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ __all__ = [
     "FLOPS_NOTE",
     "Results",
     "budget_text",
+    "cost_name",
     "delivered_accuracy",
     "load_results",
     "number",
@@ -35,6 +36,7 @@ ACCURACY = "accuracy"
 """The measure that pictures show beside the reward, where it is recorded."""
 
 _MULTIPLIER = "multipliers/"
+_POLICY = {"return": "episode_return", "entropy": "entropy/default_policy"}
 _TITLES = {"flops": "FLOPs", "params": "parameters"}
 
 
@@ -48,6 +50,7 @@ class Results:
         histories: What each trial asked for, in order, by name of trial.
         evaluations: Every recorded candidate that could be evaluated, by widths.
         multipliers: Per trial, one mapping (budget's cost to multiplier) an iteration.
+        policies: Per trial, the policy's mean ``return`` and ``entropy``, one mapping an iteration.
         spec: The resolved spec.
         environment: The machine and its packages.
     """
@@ -57,6 +60,7 @@ class Results:
     histories: Mapping[str, Sequence[AskedCandidate]]
     evaluations: Mapping[tuple[int, ...], Evaluation]
     multipliers: Mapping[str, Sequence[Mapping[str, float]]]
+    policies: Mapping[str, Sequence[Mapping[str, float]]]
     spec: Mapping[str, Any]
     environment: Mapping[str, Any]
 
@@ -80,8 +84,9 @@ def budget_text(budget: Mapping[str, float | str]) -> str:
     """A set of budgets in words, for example ``FLOPs <= 50 %``."""
     parts = []
     for cost, limit in budget.items():
-        shown = f"{100 * limit:g} %" if isinstance(limit, (int, float)) else str(limit)
-        parts.append(f"{_TITLES.get(cost, cost)} ≤ {shown}")
+        fraction = isinstance(limit, (int, float)) and limit <= 1
+        shown = f"{100 * float(limit):g} %" if fraction else str(limit)
+        parts.append(f"{_TITLES.get(cost, cost_name(cost))} ≤ {shown}")
     return ", ".join(parts)
 
 
@@ -122,13 +127,22 @@ def load_results(run: RunFolder) -> Results:
         summary=summary,
         histories={each.name: TrialHistory(each).load() for each in folders if each.is_dir()},
         evaluations=evaluations,
-        multipliers=_multipliers(run),
+        multipliers=_logged(run, _multipliers),
+        policies=_logged(run, _policy),
         spec=run.read_spec(),
         environment=run.read_environment(),
     )
 
 
-def _multipliers(run: RunFolder) -> dict[str, list[dict[str, float]]]:
+def cost_name(cost: str) -> str:
+    """A cost's name for people: of the user's own, file or module and function without the path."""
+    location, colon, function = cost.rpartition(":")
+    return f"{PurePath(location).stem}:{function}" if colon else cost
+
+
+def _logged(
+    run: RunFolder, read: Callable[[Mapping[str, Any]], dict[str, float]]
+) -> dict[str, list[dict[str, float]]]:
     """From Tune's own logs; a line is one iteration, and the last of equal ones counts."""
     found: dict[str, dict[int, dict[str, float]]] = {}
     for path in sorted(run.tune.rglob("result.json")):
@@ -139,11 +153,23 @@ def _multipliers(run: RunFolder) -> dict[str, list[dict[str, float]]]:
             except (ValueError, KeyError, TypeError):
                 # The last line may be half-written where a machine died.
                 continue
-            values = {
-                key.removeprefix(_MULTIPLIER): float(value)
-                for key, value in row.items()
-                if key.startswith(_MULTIPLIER) and isinstance(value, (int, float))
-            }
+            values = read(row)
             if values:
                 found.setdefault(trial, {})[iteration] = values
     return {trial: [rows[key] for key in sorted(rows)] for trial, rows in found.items()}
+
+
+def _multipliers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key.removeprefix(_MULTIPLIER): float(value)
+        for key, value in row.items()
+        if key.startswith(_MULTIPLIER) and isinstance(value, (int, float))
+    }
+
+
+def _policy(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(row[key])
+        for name, key in _POLICY.items()
+        if isinstance(row.get(key), (int, float))
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import RunFolderError
 from ..run_folder import RunFolder, write_durably
-from . import figures
+from . import curves, figures
 from .fidelity import reward_fidelities
 from .page import Picture, build_page
 from .results import Results, load_results
@@ -35,7 +35,8 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
             "learning_curves": figures.learning_curves(results),
             "layer_widths": figures.layer_widths(results),
             "costs": figures.costs_over_iterations(results),
-            "multipliers": figures.multipliers_over_iterations(results),
+            "multipliers": curves.multipliers_over_iterations(results),
+            "policies": curves.policies_over_iterations(results),
             "reward_fidelity": figures.rewards_against_accuracy(results),
         }
         pictures = {

@@ -99,7 +99,7 @@ def test_paths_are_relative_to_the_file_and_absolute_ones_stay(tmp_path: Path) -
             MINIMAL + "evaluations: many",
             "'evaluations' is 'many', but it should be a valid",
         ),
-        (MINIMAL + "repair: qick", "'none', 'quick' or 'full'"),
+        (MINIMAL + "repair: qick", "'none', 'quick', 'light' or 'full'"),
         (MINIMAL + "cluster: {evaluators: 0}", "'cluster.evaluators' is 0, but it should be"),
         (MINIMAL + "compare: {rewards: [accuracy, accuracy]}", "names 'accuracy' twice"),
         ("task: {model: x}\nbudgets: {flops: 0}", "the budget flops: 0 must be above 0"),
