@@ -19,6 +19,7 @@ from prunetune.search.report import comparison_rows, judgements, load_results, w
 from prunetune.search.report.fidelity import rank_correlation, reward_fidelities
 from prunetune.search.report.figures import pareto_front
 from prunetune.search.report.statistics import compare_paired, estimate_median
+from prunetune.search.report.table import displayed
 from prunetune.search.run_folder import RunFolder
 
 from .runs import finished_trial, write_run
@@ -104,6 +105,17 @@ def test_tables_hold_what_the_summary_says(tmp_path: Path) -> None:
     assert row["flops_fraction"] == pytest.approx(0.49)
     assert min(accuracies) <= row["test_after.low"] <= 0.91 <= row["test_after.high"] <= 0.95
     assert pa_csv.read_csv(run.report / "comparison.csv").column_names == table.column_names
+
+
+def test_searches_that_were_stopped_are_marked(tmp_path: Path) -> None:
+    trials = [finished_trial("accuracy", 0.5, seed, 0.9) for seed in range(3)]
+    trials[2] = {**trials[2], "stopped": True}
+    run = write_run(tmp_path / "run", trials)
+    results = load_results(run)
+    (row,) = comparison_rows(results)
+    assert displayed(row, results)[3] == "3 (1 stopped early)"
+    write_report(run.path)
+    assert pq.read_table(run.report / "comparison.parquet")["stopped"].to_pylist() == [1]
 
 
 def test_multipliers_come_from_tunes_own_logs(tmp_path: Path) -> None:
