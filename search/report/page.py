@@ -9,8 +9,9 @@ from html import escape
 
 import yaml
 
+from ..summary import Best
 from .fidelity import reward_fidelities
-from .results import FLOPS_NOTE, Results, budget_text
+from .results import FLOPS_NOTE, Results, budget_text, cost_name
 from .statistics import MARGIN
 from .table import (
     FIDELITY_HEADINGS,
@@ -31,6 +32,7 @@ _TRIAL_HEADINGS = (
     "after fine-tuning",
     "FLOPs",
     "params",
+    "other budgets",
     "evaluations",
     "artifact",
 )
@@ -90,9 +92,10 @@ def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
         ("widths", "Widths of the bests", _picture(pictures, "layer_widths", _WIDTHS_TEXT)),
         (
             "constraints",
-            "Costs and multipliers",
+            "Costs, multipliers and policies",
             _picture(pictures, "costs", _COSTS_TEXT)
-            + _picture(pictures, "multipliers", _MULTIPLIERS_TEXT),
+            + _picture(pictures, "multipliers", _MULTIPLIERS_TEXT)
+            + _picture(pictures, "policies", _POLICIES_TEXT),
         ),
         (
             "fidelity",
@@ -138,6 +141,10 @@ _FIDELITY_TEXT = (
     "maximised that reward."
 )
 _MULTIPLIERS_TEXT = "Lagrange multipliers: the price that a search puts on breaking a budget."
+_POLICIES_TEXT = (
+    "Mean reward of the candidates of an iteration, feasible or not, and entropy of the policy "
+    "that sampled them."
+)
 
 
 def _headline(results: Results) -> str:
@@ -206,12 +213,15 @@ def _trials(results: Results) -> str:
             errors.append(f"<li>{escape(best.trial)} ended early: {escape(best.error)}</li>")
         rows.append(
             (
-                best.trial + ("" if best.feasible else " (over budget)"),
+                best.trial
+                + ("" if best.feasible else " (over budget)")
+                + (" (stopped early)" if best.stopped else ""),
                 _percent(best.validation),
                 _percent(best.test_before),
                 _percent(best.test_after),
                 "-" if best.flops is None else short_count(best.flops),
                 "-" if best.params is None else short_count(best.params),
+                _other_budgets(best),
                 str(best.evaluations),
                 best.artifact or "-",
             )
@@ -219,10 +229,27 @@ def _trials(results: Results) -> str:
     if not rows:
         return ""
     caption = (
-        f"The best candidate of every search, on test images where not said otherwise. {FLOPS_NOTE}"
+        "The best candidate of every search, on test images where not said otherwise. Other "
+        "budgets: as fractions of dense (the cost itself where dense costs nothing), and as "
+        f"measured on the network as delivered. {FLOPS_NOTE}"
     )
     table = _table("Every search", _TRIAL_HEADINGS, rows, caption, texts=1)
     return table + (f"<ul>{''.join(errors)}</ul>" if errors else "")
+
+
+def _other_budgets(best: Best) -> str:
+    """What limits something else than FLOPs and parameters: known to the search, and measured."""
+    units = {"latency": (1e3, " ms"), "activation-memory": (1e-3, " kB")}
+    parts = []
+    for cost in best.budget:
+        if cost in ("flops", "params") or cost not in (best.costs or {}):
+            continue
+        text = f"{cost_name(cost)} {(best.costs or {})[cost]:.3g}"
+        if cost in best.measured:
+            scale, unit = units.get(cost, (1.0, ""))
+            text += f" (measured {scale * best.measured[cost]:.4g}{unit})"
+        parts.append(text)
+    return ", ".join(parts) or "-"
 
 
 def _run(results: Results) -> str:
