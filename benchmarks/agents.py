@@ -239,17 +239,18 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def plot(path: Path, found: Sequence[Searched], rows: Sequence[dict[str, Any]], count: int) -> None:
-    """Best feasible reward, and test accuracy, against the number of evaluations."""
+    """Best feasible reward against evaluations, and the test accuracy of every search's best."""
     from matplotlib.figure import Figure
 
     budgets = list(dict.fromkeys(each.budget for each in found))
     figure = Figure(figsize=(9.6, 3.4 * len(budgets)), layout="constrained")
     panels = figure.subplots(len(budgets), 2, squeeze=False)
     for line, budget in zip(panels, budgets, strict=True):
+        names: list[str] = []
         for index, agent in enumerate(dict.fromkeys(each.agent for each in found)):
             chosen = [e.curve(count) for e in found if (e.agent, e.budget) == (agent, budget)]
             row = next((r for r in rows if (r["agent"], r["budget"]) == (agent, budget)), None)
-            if not chosen or row is None:
+            if not chosen or row is None or not row["test"][str(count)]:
                 continue
             colour = f"C{index}"
             curves = np.array(chosen)
@@ -258,16 +259,18 @@ def plot(path: Path, found: Sequence[Searched], rows: Sequence[dict[str, Any]], 
             low, middle, high = np.quantile(curves[:, known], [0.0, 0.5, 1.0], axis=0)
             line[0].plot(steps, middle, color=colour, label=agent)
             line[0].fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-            after = [int(each) for each, values in row["test"].items() if values]
-            tests = [100 * np.median(row["test"][str(each)]) for each in after]
-            line[1].plot(after, tests, "o-", color=colour, label=agent)
+            tests = 100 * np.array(row["test"][str(count)])
+            line[1].scatter(np.full(len(tests), index), tests, s=14, color=colour)
+            line[1].hlines(np.median(tests), index - 0.3, index + 0.3, color=colour)
+            names.append(agent)
         line[0].set_ylabel(f"{budget}\nbest feasible reward")
-        line[1].set_ylabel("median test accuracy, %")
+        line[1].set_ylabel(f"test accuracy after {count}, %\nsearches and their median")
+        line[1].set_xticks(range(len(names)), names, fontsize=8)
+        line[0].set_xlabel("evaluations")
         # The worst of random starts would hide what happens later.
         bests = [c for e in found if e.budget == budget for c in e.curve(count)[count // 20 :]]
         line[0].set_ylim(np.nanquantile(bests, 0.05), np.nanmax(bests) + 0.01)
     for axes in panels.flat:
-        axes.set_xlabel("evaluations")
         axes.grid(alpha=0.3)
     panels[0, 0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)

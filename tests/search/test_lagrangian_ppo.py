@@ -150,6 +150,26 @@ def test_a_gaussian_policy_starts_as_the_config_says(running: Any) -> None:
     assert "log_std" in [name.split(".")[-1] for name, _ in module.named_parameters()]
 
 
+def test_the_unit_of_ranked_rewards_is_that_of_the_first_iteration_and_survives_a_restore(
+    running: Any, tmp_path: Path
+) -> None:
+    def unit(algorithm: LagrangianPPO) -> Any:
+        looks = algorithm.learner_group.foreach_learner(lambda learner: learner._reward_scale)
+        return next(iter(looks)).get()
+
+    algorithm = running(_config().constraints(normalise_advantages="ranked"))
+    algorithm.train()
+    first = unit(algorithm)
+    algorithm.train()
+    assert unit(algorithm) == first > 0
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    expected = _numbers(algorithm.train()), _state(algorithm)
+    restored = running(_config().constraints(normalise_advantages="ranked"))
+    restored.restore_from_path(tmp_path / "checkpoint")
+    assert unit(restored) == first
+    assert (_numbers(restored.train()), _state(restored)) == expected
+
+
 def test_the_bound_on_the_standard_deviation_falls_and_survives_a_restore(
     running: Any, tmp_path: Path
 ) -> None:
