@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -150,7 +151,9 @@ def fit_latency(
     progress.note(f"The latency table is off by {100 * table.error:.0f} % on average")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(table.to_dict()))
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(table.to_dict()))
+        partial.replace(path)
     except OSError as error:
         progress.note(f"The latency table cannot be cached in {path.parent}: {error}")
     return table

@@ -35,12 +35,15 @@ def smoke_run(script: str, cache_folder: Path) -> str:
         ("allocation", "widths from"),
         ("candidate_throughput", "x torch-pruning"),
         ("constrained_mdp", "cost/limit"),
+        ("entropy_cost", "they add"),
+        ("latency_table", "mean error %"),
         ("kill_and_resume", "same structure"),
         ("pool_scaling", "busy at most"),
         ("precision_and_memory", "Resident MiB"),
         ("record_scaling", "append ms"),
         ("rank_fidelity", "test after fine-tuning"),
         ("repair_accuracy", "recalibration"),
+        ("reward_ranks", "before fine-tuning"),
     ],
 )
 def test_smoke_run_prints_a_table_and_a_line_of_json(
