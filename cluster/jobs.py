@@ -161,7 +161,8 @@ class Jobs:
         found = [
             job
             for job in jobs
-            if wanted in (job.name, job.run, job.folder) or job.folder.endswith(f"/{wanted}")
+            if wanted in (job.name, job.run, job.folder)
+            or job.folder.partition("?")[0].endswith(f"/{wanted}")
         ]
         if not found:
             known = ", ".join(job.name for job in jobs[-5:]) or "none"

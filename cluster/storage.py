@@ -12,7 +12,7 @@ import pyarrow.fs
 
 from ..errors import ClusterError
 
-__all__ = ["check_storage", "is_uri", "open_storage"]
+__all__ = ["below", "check_storage", "is_uri", "open_storage"]
 
 # A node that is this slow to write a few bytes cannot keep a run.
 _PROBE_SECONDS = 120.0
@@ -23,6 +23,12 @@ _ADVICE = "choose a folder that every node mounts at the same path, or a URI suc
 def is_uri(storage: str) -> bool:
     """Whether ``storage`` is a URI rather than a path."""
     return "://" in storage
+
+
+def below(storage: str, name: str) -> str:
+    """A path or URI below another; the options of a URI (``?endpoint_override=...``) stay last."""
+    base, mark, options = storage.partition("?") if is_uri(storage) else (storage, "", "")
+    return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 def open_storage(storage: str) -> tuple[Any, str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from ..cluster.shipping import ShippedPath, check_size, fingerprint
+from ..cluster.storage import below
 from .spec import read_spec_file
 from .spec_model import CompareSpec, SearchSpec
 from .spec_paths import map_paths
@@ -54,7 +55,7 @@ class PortableSpec:
             root: Where runs are kept when the spec names no storage.
         """
         storage = self.spec.cluster.storage or root
-        return self.output if _is_elsewhere(self.output) else f"{storage.rstrip('/')}/{self.output}"
+        return self.output if _is_elsewhere(self.output) else below(storage, self.output)
 
     def to_yaml(self) -> str:
         """The spec's file."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cluster.mirror import Mirror
-from ..cluster.storage import is_uri
+from ..cluster.storage import below, is_uri
 from ..errors import RunFolderError, SpecError
 from ..models.cache import cache_folder
 from .run_folder import MARKER, RunFolder
@@ -97,7 +97,7 @@ def stored(spec: SearchSpec, resume: bool) -> Iterator[StoredRun]:
                 "give the run's name below it."
             )
         name = output or _next_name(spec.name, Mirror(Path(), storage).names())
-        uri = f"{storage.rstrip('/')}/{name}"
+        uri = below(storage, str(name))
         if not resume and Mirror(Path(), uri).exists():
             raise RunFolderError(
                 f"There is a run at {uri} already; continue it with `prunetune resume {uri}`, or "
@@ -122,14 +122,15 @@ def opened_run(run: str) -> Iterator[Path]:
         return
     if not Mirror(Path(), run).exists():
         raise RunFolderError(f"There is no run at {run}; check the URI.")
-    with _mirrored(run.rstrip("/")) as local:
+    with _mirrored(run) as local:
         yield local
 
 
 @contextlib.contextmanager
 def _mirrored(uri: str) -> Iterator[Path]:
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:8]
-    mirror = Mirror(cache_folder() / "runs" / digest / uri.rpartition("/")[2], uri)
+    location = uri.partition("?")[0].rstrip("/")
+    digest = hashlib.sha256(location.encode()).hexdigest()[:8]
+    mirror = Mirror(cache_folder() / "runs" / digest / location.rpartition("/")[2], uri)
     mirror.fetch()
     with mirror:
         yield mirror.local

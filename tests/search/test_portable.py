@@ -108,6 +108,7 @@ def test_included_files_keep_their_place(tmp_path: Path, monkeypatch: pytest.Mon
         ("/big/first", None, "/big/first"),
         (None, "/shared", "/shared/RUN"),
         ("first", "s3://bucket/runs/", "s3://bucket/runs/first"),
+        ("first", "s3://bucket?scheme=http", "s3://bucket/first?scheme=http"),
         ("/big/first", "/shared", "/big/first"),
     ],
 )
