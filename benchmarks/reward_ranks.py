@@ -1,0 +1,82 @@
+"""How every reward ranks candidates by validation accuracy before fine-tuning.
+
+Reads the record of a comparison (``--run``), whatever its state, or evaluates random candidates of
+one cost. Spearman's rank correlation between each reward on one measure and the validation accuracy
+that the search sees, with its 95 % interval (Bonett & Wright 2000). Reward fidelity proper, against
+test accuracy after fine-tuning, is in a comparison's report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import SMOKE_NETWORK, jittered_widths, parser, print_result, print_table, real_task
+from prunetune.rewards import Evaluation, score
+from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.single import SINGLE_REWARDS
+from prunetune.search.report import load_results
+from prunetune.search.report.fidelity import rank_correlation
+from prunetune.search.run_folder import RunFolder
+
+Sets = Mapping[str, Sequence[Evaluation]]
+
+
+def recorded(folder: Path) -> tuple[Sets, Evaluation]:
+    """Candidates that ``random`` asked for, and all, with the dense network's evaluation."""
+    results = load_results(RunFolder.open(folder))
+    dense = Evaluation(tuple(results.dense.groups.values()), results.dense.measures)
+    asked = {
+        each.widths
+        for name, history in results.histories.items()
+        if "_random_" in name
+        for each in history
+    }
+    known = results.evaluations
+    random = [known[widths] for widths in sorted(asked) if widths in known]
+    return {"random": random, "all": list(known.values())}, dense
+
+
+def main() -> None:
+    """Rank candidates and print a table and one line of JSON."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--run", type=Path)
+    arguments.add_argument("--network", default="resnet20")
+    arguments.add_argument("--flops", type=float, default=0.5)
+    arguments.add_argument("--candidates", type=int, default=60)
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    if options.smoke:
+        options.network, options.candidates = SMOKE_NETWORK, 6
+    sets: Sets
+    if options.run is not None:
+        sets, dense = recorded(options.run)
+    else:
+        task = real_task(options.network, options.data, seed=options.seed, augmented=True)
+        evaluator = build_evaluator(task, EvaluatorSpec(), options.seed)
+        rng = np.random.default_rng(options.seed)
+        structure = evaluator.groups.structure
+        drawn = [
+            jittered_widths(structure, options.flops, 0.8, rng) for _ in range(options.candidates)
+        ]
+        sets, dense = {"random": [evaluator.evaluate(each) for each in drawn]}, evaluator.dense
+    rows = []
+    for name, make in SINGLE_REWARDS.items():
+        for which, evaluations in sets.items():
+            values = [score(make(), each, dense) for each in evaluations]
+            accuracy = [each.measures["accuracy"] for each in evaluations]
+            correlation, low, high = rank_correlation(values, accuracy)
+            rows.append((name, which, len(values), correlation, low, high))
+    print_table(
+        "Rank correlation with validation accuracy before fine-tuning",
+        ["reward", "candidates", "count", "correlation", "low", "high"],
+        rows,
+    )
+    keys = ("reward", "which", "count", "correlation", "low", "high")
+    print_result("reward_ranks", rows=[dict(zip(keys, row, strict=True)) for row in rows])
+
+
+if __name__ == "__main__":
+    main()
