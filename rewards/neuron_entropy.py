@@ -63,6 +63,9 @@ class NeuronEntropy(Measure):
     Args:
         images: Only the first so many validation images are looked at.
         grid: In maps, look at about ``grid`` x ``grid`` evenly spaced positions; 0 for all.
+        guard: Leave neurons that are never ON out of a layer's mean, and give a layer of only such
+            neurons the greatest entropy, 1. Otherwise a dead layer, which has entropy 0, is the
+            trivial optimum. Off by default, as in the source.
 
     Raises:
         SpecError: If a parameter is out of range.
@@ -70,7 +73,7 @@ class NeuronEntropy(Measure):
 
     name = "neuron-entropy"
 
-    def __init__(self, images: int = 64, grid: int = 8) -> None:
+    def __init__(self, images: int = 64, grid: int = 8, guard: bool = False) -> None:
         if images < 1 or grid < 0:
             raise SpecError(
                 f"The measure {self.name!r} takes images of at least 1 and grid of at least 0, "
@@ -78,6 +81,7 @@ class NeuronEntropy(Measure):
             )
         self.images = images
         self.grid = grid
+        self.guard = guard
         self._modules: tuple[tuple[str, ...], bool] | None = None
         self._tap: Tap | None = None
         self.reset()
@@ -117,7 +121,7 @@ class NeuronEntropy(Measure):
 
     def compute(self) -> dict[str, float]:
         """The mean over layers; not-a-number when no image was seen."""
-        layers = [float(state_entropy(counts).mean()) for counts in self._counts.values()]
+        layers = [self._layer_mean(counts) for counts in self._counts.values()]
         return {self.name: sum(layers) / len(layers) if layers else math.nan}
 
     def detach(self) -> None:
@@ -125,6 +129,13 @@ class NeuronEntropy(Measure):
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
+
+    def _layer_mean(self, counts: Tensor) -> float:
+        entropies = state_entropy(counts)
+        if not self.guard:
+            return float(entropies.mean())
+        alive = counts[0] > 0
+        return float(entropies[alive].mean()) if alive.any() else 1.0
 
     def _count(self, site: str, tensor: Tensor) -> None:
         left = self.images - self._seen

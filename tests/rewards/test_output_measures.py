@@ -145,6 +145,36 @@ def test_neuron_entropy_is_the_mean_over_layers_of_the_mean_over_channels(
     assert run(measure, network, list(images.split(5))) == pytest.approx(whole, rel=1e-6)
 
 
+def test_guard_makes_dead_neurons_no_gain_and_without_it_they_are_the_best() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU())
+    images = torch.randn(64, 3)
+    alive = run(_fitted(network, guard=True), network, [images])
+    # A neuron that never fires adds nothing to what the others' mean is.
+    slim = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight[3], network[0].bias[3] = 0.0, -1.0
+        for name in ("weight", "bias"):
+            getattr(slim[0], name).copy_(getattr(network[0], name)[:3])
+        slim[2].weight.copy_(network[2].weight[:, :3])
+        slim[2].bias.copy_(network[2].bias)
+    one_dead = run(_fitted(network, guard=True), network, [images])
+    assert one_dead == pytest.approx(run(_fitted(slim, guard=True), slim, [images]))
+    assert run(_fitted(network, guard=False), network, [images]) < one_dead
+    with torch.no_grad():
+        for layer in (network[0], network[2]):
+            layer.weight.zero_()
+            layer.bias.fill_(-1.0)
+    assert run(_fitted(network, guard=True), network, [images]) == 1.0 > alive
+    assert run(_fitted(network, guard=False), network, [images]) == 0.0
+
+
+def _fitted(network: nn.Module, guard: bool) -> NeuronEntropy:
+    measure = NeuronEntropy(guard=guard)
+    measure.fit(network, [])
+    return measure
+
+
 def test_networks_without_rectifier_modules_are_read_after_normalisation() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:

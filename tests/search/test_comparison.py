@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import subprocess
 import sys
 import textwrap
@@ -19,6 +21,7 @@ from prunetune.search.record import read_record
 from prunetune.search.spec import SearchSpec, load_spec, read_spec
 from prunetune.search.summary import Summary
 from prunetune.search.trials import comparison_trials
+from tensorboardX.proto.event_pb2 import Event
 
 pytestmark = pytest.mark.ray
 
@@ -57,10 +60,27 @@ def _rewards(folder: Path) -> Path:
 
                 def __call__(self, evaluation, dense):
                     raise ValueError("not today")
+
+            class NotANumber(Cheap):
+                name = "not-a-number"
+
+                def __call__(self, evaluation, dense):
+                    return float("nan")
+
+            class Unknown(Cheap):
+                name, measures = "unknown", ("acuracy",)
             """
         )
     )
     return file
+
+
+def _grid(rewards: Path) -> dict[str, list[str]]:
+    own = [f"{rewards}:{name}" for name in ("Cheap", "Raises", "NotANumber", "Unknown")]
+    return {
+        "rewards": ["accuracy", "self-competition", *own],
+        "agents": ["ppo-lagrangian", "random"],
+    }
 
 
 class Notes(SilentProgress):
@@ -80,17 +100,13 @@ def compared(
 ) -> Summary:
     folder = tmp_path_factory.mktemp("runs")
     rewards = _rewards(folder)
-    grid = {
-        "rewards": ["accuracy", f"{rewards}:Cheap", f"{rewards}:Raises"],
-        "agents": ["ppo-lagrangian", "random"],
-    }
-    return run_comparison(_spec(folder / "run", compare=grid))
+    return run_comparison(_spec(folder / "run", compare=_grid(rewards)))
 
 
 def test_every_search_ends_with_a_network_within_its_budget(compared: Summary) -> None:
     assert compared.status == "finished"
     good = [best for best in compared.best if best.error is None]
-    assert [best.agent for best in good] == ["ppo-lagrangian", "random"] * 2
+    assert [best.agent for best in good] == ["ppo-lagrangian", "random"] * 3
     for best in good:
         assert best.artifact is not None and best.costs is not None and best.flops is not None
         assert best.feasible and best.costs["flops"] <= 0.5
@@ -104,12 +120,22 @@ def test_every_search_ends_with_a_network_within_its_budget(compared: Summary) -
         assert count == best.params
 
 
-def test_a_reward_that_raises_ends_its_own_searches_only(compared: Summary) -> None:
-    failed = [best for best in compared.best if best.error is not None]
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        ("Raises", "ValueError: not today"),
+        ("NotANumber", "must return a finite number, but returned nan"),
+        ("Unknown", "needs the measure 'acuracy', which was not recorded; did you mean 'accuracy'"),
+    ],
+)
+def test_a_reward_that_cannot_be_used_ends_its_own_searches_only(
+    compared: Summary, reward: str, said: str
+) -> None:
+    failed = [best for best in compared.best if best.reward.endswith(f":{reward}")]
     assert len(failed) == 2
     for best in failed:
-        assert best.error is not None and "ValueError: not today" in best.error
-        assert best.reward.endswith(":Raises") and best.artifact is None
+        assert best.error is not None and said in best.error
+        assert best.artifact is None and best.evaluations == 0
 
 
 def test_all_searches_share_one_record(compared: Summary) -> None:
@@ -122,12 +148,40 @@ def test_all_searches_share_one_record(compared: Summary) -> None:
     }
     everything = [candidate for history in asked.values() for candidate in history]
     assert {candidate.widths for candidate in everything} <= set(widths)
-    assert len(everything) == compared.evaluations.asked == 4 * 24
+    assert len(everything) == compared.evaluations.asked == 6 * 24
     # The random agent asks for the same candidates whatever the reward.
     random = [history for name, history in asked.items() if "random" in name]
     assert [c.widths for c in random[0]] == [c.widths for c in random[1]]
     for history in asked.values():
         assert [c.evaluations_before for c in history] == list(range(len(history)))
+
+
+def _curves(folder: Path) -> dict[str, list[float]]:
+    """What TensorBoard would draw: values by tag, from TFRecords of length, CRC, event, CRC."""
+    curves: dict[str, list[float]] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            at += 16 + length
+            for value in event.summary.value:
+                curves.setdefault(value.tag, []).append(value.simple_value)
+    return curves
+
+
+def test_tensorboard_shows_how_every_search_got_on(compared: Summary) -> None:
+    for best in compared.best:
+        if best.error is not None:
+            continue
+        history = TrialHistory(compared.folder / "histories" / best.trial)
+        curves = _curves(compared.folder / "tune" / best.trial)
+        asked = curves["ray/tune/evaluations"]
+        assert asked[-1] == 24 and len(asked) == len(history.iterations())
+        feasible = [each.reward for each in history.load() if each.feasible]
+        assert curves["ray/tune/best_reward"][-1] == pytest.approx(max(feasible), rel=1e-6)
+        for tag in ("best_accuracy", "best_flops", "feasible_share"):
+            assert len(curves[f"ray/tune/{tag}"]) == len(asked)
 
 
 def test_a_finished_run_is_not_run_again(compared: Summary) -> None:
@@ -188,8 +242,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(
         "task: {model: digits-net}\nbudgets: {flops: 0.5}\nevaluations: 24\n"
         "finetune: {epochs: 1}\nfinalists: 2\nmeasures: [accuracy, loss]\n"
         f"output: {output}\n"
-        f"compare: {{rewards: [accuracy, '{rewards}:Cheap', '{rewards}:Raises'],"
-        " agents: [ppo-lagrangian, random]}\n"
+        f"compare: {json.dumps(_grid(rewards))}\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", _KILLED, str(file), "40"], capture_output=True, timeout=300
