@@ -86,8 +86,8 @@ def check_reward(
 
     It must be a ``Reward`` with a name and declared, known measures and costs; return a finite
     number for every valid evaluation that holds no more than it declared; give equal values to
-    equal evaluations, in any order, after pickling, and however long the evaluation took; and leave
-    what it is given unchanged.
+    equal evaluations, in any order, after pickling, and however long the evaluation took; leave
+    what it is given unchanged; and tell learning agents one finite number a candidate.
 
     Args:
         reward: The reward, as an object.
@@ -131,6 +131,7 @@ def check_reward(
         [_value(travelled, candidate, dense) for candidate in candidates] == values,
         f"{reward.name!r} gives other values after pickling; it must carry all it needs in itself.",
     )
+    _check_signals(reward, values)
     for name in increases_with:
         _check_trend(reward, name, measures, costs, direction=1)
     for name in decreases_with:
@@ -159,6 +160,18 @@ def _check_declaration(reward: object, measures: Ranges, costs: Ranges) -> None:
                 f"{name!r} needs {one!r}, which is not among the {kind} "
                 f"{', '.join(sorted(ranges))}; if it is your own, pass its range to check_reward.",
             )
+
+
+def _check_signals(reward: Reward, values: Sequence[float]) -> None:
+    given = np.array(values)
+    feasible = np.arange(len(given)) % 2 == 0
+    for best in (-math.inf, float(given.min()), float(given.max())):
+        told = np.asarray(reward.signals(given.copy(), feasible, best))
+        _expect(
+            told.shape == given.shape and bool(np.isfinite(told).all()),
+            f"{reward.name!r} must tell agents one finite number a candidate in signals, "
+            f"not {told!r}.",
+        )
 
 
 def _check_trend(

@@ -54,6 +54,11 @@ class _NotANumber(_Good):
         return "high"
 
 
+class _TellsOne(_Good):
+    def signals(self, values: Any, feasible: Any, best: float) -> Any:
+        return values.max()
+
+
 class _Chance(_Good):
     def __call__(self, evaluation: Evaluation, dense: Evaluation) -> float:
         return random.random()
@@ -111,6 +116,7 @@ def test_a_good_reward_passes_with_its_trends() -> None:
         (_Raises(), "raises ZeroDivisionError"),
         (_NotFinite(), "not finite"),
         (_NotANumber(), "not a number"),
+        (_TellsOne(), "one finite number a candidate"),
         (_Chance(), "two values"),
         (_Remembers(), "two values"),
         (_Clock(), "how long an evaluation took"),
