@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..cluster.pool import EvaluatorPool
-from ..cluster.resources import EvaluatorResources, capacity
+from ..cluster.resources import EvaluatorResources
 from ..envs.budget import parse_budgets
 from ..errors import ClusterError, EvaluationError, PruneTuneError, RunFolderError
 from ..models.artifact import save_artifact
@@ -30,13 +29,10 @@ from .spec_model import SearchSpec
 from .summary import Best, Counts, Dense, Summary, read_summary, write_summary
 from .trainable import ACCURACY, TrialContext
 from .trials import TrialSpec, comparison_trials
-from .tuning import Ended, run_trials
+from .tuning import Ended, concurrent_trials, run_trials
 from .yardstick import running_yardstick
 
 __all__ = ["Run"]
-
-# A trial keeps so many evaluators busy with the candidates of one iteration while it learns.
-_EVALUATORS_PER_TRIAL = 16
 
 
 @dataclass
@@ -125,21 +121,13 @@ class Run:
             )
             try:
                 with running_yardstick(pool.name, self.prepared.factory, context.stopping):
+                    concurrent = concurrent_trials(spec, len(self._trials))
                     return run_trials(
-                        self.folder.tune, self._trials, context, self._concurrent(), self.progress
+                        self.folder.tune, self._trials, context, concurrent, self.progress
                     )
             finally:
                 seconds = earlier + time.monotonic() - began
                 self._write(search_seconds=seconds, evaluations=self._count(seconds))
-
-    def _concurrent(self) -> int:
-        if self.spec.compare.concurrent != "auto":
-            return self.spec.compare.concurrent
-        chosen = self.spec.cluster
-        resources = EvaluatorResources(chosen.evaluator_cpus, chosen.evaluator_gpus)
-        workers = chosen.evaluators if chosen.evaluators != "auto" else capacity(resources)
-        # Two at least: one learns while the other's candidates are evaluated.
-        return min(len(self._trials), max(2, math.ceil(workers / _EVALUATORS_PER_TRIAL) + 1))
 
     def _count(self, seconds: float) -> Counts:
         record = EvaluationRecord(self.folder.evaluations, self.prepared.record_key)

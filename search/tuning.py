@@ -15,12 +15,14 @@ from typing import Any, ClassVar
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
+from ..cluster.resources import EvaluatorResources, capacity
 from ..models.progress import SILENT, Progress
 from .checkpoints import retire_experiment
+from .spec_model import SearchSpec
 from .trainable import ACCURACY, SearchTrial, TrialContext
 from .trials import TrialSpec
 
-__all__ = ["Ended", "run_trials"]
+__all__ = ["Ended", "concurrent_trials", "run_trials"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ _PICKLE = b"\x80"
 
 # Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
 _MAX_FAILURES = 5
+
+# A trial keeps so many evaluators busy with the candidates of one iteration while it learns.
+_EVALUATORS_PER_TRIAL = 16
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,22 @@ class Ended:
 
     failure: str | None
     final: bool = True
+
+
+def concurrent_trials(spec: SearchSpec, trials: int) -> int:
+    """How many of a run's trials are searched at the same time.
+
+    Args:
+        spec: What the user chose, if anything.
+        trials: How many there are.
+    """
+    if spec.compare.concurrent != "auto":
+        return spec.compare.concurrent
+    chosen = spec.cluster
+    resources = EvaluatorResources(chosen.evaluator_cpus, chosen.evaluator_gpus)
+    workers = chosen.evaluators if chosen.evaluators != "auto" else capacity(resources)
+    # Two at least: one learns while the other's candidates are evaluated.
+    return min(trials, max(2, math.ceil(workers / _EVALUATORS_PER_TRIAL) + 1))
 
 
 def run_trials(
