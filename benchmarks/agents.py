@@ -265,7 +265,7 @@ def plot(path: Path, found: Sequence[Searched], rows: Sequence[dict[str, Any]], 
             names.append(agent)
         line[0].set_ylabel(f"{budget}\nbest feasible reward")
         line[1].set_ylabel(f"test accuracy after {count}, %\nsearches and their median")
-        line[1].set_xticks(range(len(names)), names, fontsize=8)
+        line[1].set_xticks(range(len(names)), names, fontsize=8, rotation=20)
         line[0].set_xlabel("evaluations")
         # The worst of random starts would hide what happens later.
         bests = [c for e in found if e.budget == budget for c in e.curve(count)[count // 20 :]]
