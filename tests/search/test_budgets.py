@@ -14,7 +14,6 @@ from prunetune.cli import main
 from prunetune.errors import BudgetError, EvaluationError, PruneTuneError
 from prunetune.models.artifact import load_artifact, verify_artifact
 from prunetune.search.comparison import run_comparison, run_search
-from prunetune.search.cost_tables import CostTables
 from prunetune.search.history import TrialHistory
 from prunetune.search.prepare import prepare
 from prunetune.search.record import read_record
@@ -161,7 +160,7 @@ def test_a_continued_search_keeps_its_latency_table(searched: tuple[Summary, str
     table["latency"]["constant"] *= 1.001
     folder.write_json("costs.json", table)
     continued = prepare(read_spec(folder.read_spec()), folder=folder)
-    assert continued.costs == CostTables.model_validate(table)
+    assert continued.costs.latency == table["latency"]
 
 
 @pytest.mark.parametrize(
