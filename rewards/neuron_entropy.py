@@ -65,7 +65,7 @@ class NeuronEntropy(Measure):
         grid: In maps, look at about ``grid`` x ``grid`` evenly spaced positions; 0 for all.
         guard: Leave neurons that are never ON out of a layer's mean, and give a layer of only such
             neurons the greatest entropy, 1. Otherwise a dead layer, which has entropy 0, is the
-            trivial optimum. Off by default, as in the source.
+            trivial optimum (our choice; NEPENTHE states none).
 
     Raises:
         SpecError: If a parameter is out of range.
@@ -73,7 +73,7 @@ class NeuronEntropy(Measure):
 
     name = "neuron-entropy"
 
-    def __init__(self, images: int = 64, grid: int = 8, guard: bool = False) -> None:
+    def __init__(self, images: int = 64, grid: int = 8, guard: bool = True) -> None:
         if images < 1 or grid < 0:
             raise SpecError(
                 f"The measure {self.name!r} takes images of at least 1 and grid of at least 0, "

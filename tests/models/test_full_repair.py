@@ -29,6 +29,7 @@ from .networks import (
     weights_of,
 )
 
+_QUICKER = replace(FULL, rows=4000)
 _STYLES = ["plain", "swapped", "in place", "discarded"]
 
 
@@ -36,7 +37,7 @@ def _repairs(
     network: nn.Module,
     groups: ChannelGroups,
     images: Tensor,
-    effort: Effort = replace(FULL, rows=4000),
+    effort: Effort = _QUICKER,
 ) -> tuple[QuickRepair, FullRepair]:
     readers = {member.layer for group in groups for member in group.readers()}
     weighted = [n for n in readers if hasattr(network.get_submodule(n), "weight")]
