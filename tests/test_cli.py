@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from prunetune.cli import app
 from prunetune.models import build_network, save_weights
-from typer.testing import CliRunner, Result
+
+from .commands import assert_one_sentence, invoke
 
 _SPEC: dict[str, Any] = {
     "task": {"model": "digits-net", "data": "digits"},
@@ -29,28 +29,15 @@ _SPEC: dict[str, Any] = {
 _COMMANDS = ("quickstart", "search", "compare", "resume", "report", "verify", "list")
 
 
-def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def _write(folder: Path, **changes: Any) -> Path:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump({**_SPEC, **changes}))
     return path
 
 
-def _assert_one_sentence(result: Result, *parts: str) -> None:
-    assert result.exit_code == 2, (result.output, result.exception)
-    error = result.stderr.splitlines()[-1]
-    assert error.startswith("Error: ") and error.endswith((".", "?")), error
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in error, error
-
-
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_has_an_example(command: str) -> None:
-    result = _run(command, "--help")
+    result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"Example: prunetune {command}" in " ".join(result.output.split())
 
@@ -65,7 +52,7 @@ def test_help_does_not_import_what_is_slow() -> None:
 
 
 def test_version() -> None:
-    assert prunetune.__version__ in _run("--version").output
+    assert prunetune.__version__ in invoke("--version").output
 
 
 @pytest.mark.parametrize(
@@ -79,20 +66,20 @@ def test_version() -> None:
     ],
 )
 def test_list_names_what_specs_may_use(kind: str, name: str) -> None:
-    found = json.loads(_run("list", kind, "--json").stdout)
+    found = json.loads(invoke("list", kind, "--json").stdout)
     assert name in found
     assert all(found.values()), "every name says what it means"
-    assert name in _run("list", kind).stdout
+    assert name in invoke("list", kind).stdout
 
 
 def test_missing_spec(tmp_path: Path) -> None:
-    _assert_one_sentence(_run("search", tmp_path / "none.yaml"), "none.yaml")
+    assert_one_sentence(invoke("search", tmp_path / "none.yaml"), "none.yaml")
 
 
 def test_spec_that_is_not_yaml(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text("task: [unclosed")
-    _assert_one_sentence(_run("search", path), "not YAML")
+    assert_one_sentence(invoke("search", path), "not YAML")
 
 
 @pytest.mark.parametrize(
@@ -119,32 +106,32 @@ def test_spec_that_is_not_yaml(tmp_path: Path) -> None:
 def test_wrong_specs(
     changes: dict[str, Any], parts: tuple[str, ...], tmp_path: Path, digits_task: object
 ) -> None:
-    result = _run("search", _write(tmp_path, **changes), "--output", tmp_path / "run")
-    _assert_one_sentence(result, *parts)
+    result = invoke("search", _write(tmp_path, **changes), "--output", tmp_path / "run")
+    assert_one_sentence(result, *parts)
     assert not (tmp_path / "run").exists(), "nothing half-written"
 
 
 def test_wrong_overrides(tmp_path: Path) -> None:
     spec = _write(tmp_path)
-    _assert_one_sentence(_run("search", spec, "--set", "seed"), "seed", "key.sub=value")
-    _assert_one_sentence(_run("search", spec, "--set", "sed=1"), "sed", "'seed'")
-    _assert_one_sentence(_run("quickstart", "--set", "evaluations=0"), "evaluations")
+    assert_one_sentence(invoke("search", spec, "--set", "seed"), "seed", "key.sub=value")
+    assert_one_sentence(invoke("search", spec, "--set", "sed=1"), "sed", "'seed'")
+    assert_one_sentence(invoke("quickstart", "--set", "evaluations=0"), "evaluations")
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:
     other = build_network("resnet20", 10, (3, 32, 32))
     save_weights(other.state_dict(), tmp_path / "resnet20.safetensors")
     task = {"model": "digits-net", "weights": "resnet20.safetensors"}
-    result = _run("search", _write(tmp_path, task=task))
-    _assert_one_sentence(result, "resnet20.safetensors", "another architecture")
+    result = invoke("search", _write(tmp_path, task=task))
+    assert_one_sentence(result, "resnet20.safetensors", "another architecture")
 
 
 def test_weights_for_other_classes(tmp_path: Path) -> None:
     other = build_network("digits-net", 7, (1, 8, 8))
     save_weights(other.state_dict(), tmp_path / "seven.safetensors")
     task = {"model": "digits-net", "weights": "seven.safetensors"}
-    result = _run("search", _write(tmp_path, task=task))
-    _assert_one_sentence(result, "7 classes")
+    result = invoke("search", _write(tmp_path, task=task))
+    assert_one_sentence(result, "7 classes")
 
 
 @pytest.mark.parametrize("content", ["empty", "corrupt", "no rows"])
@@ -158,7 +145,7 @@ def test_parquet_that_cannot_be_used(content: str, tmp_path: Path) -> None:
         schema = pa.schema([("image", image), ("label", pa.int64())])
         pq.write_table(schema.empty_table(), data / "train-0.parquet")
     task = {"model": "digits-net", "data": "parquet:data"}
-    _assert_one_sentence(_run("search", _write(tmp_path, task=task)), "data")
+    assert_one_sentence(invoke("search", _write(tmp_path, task=task)), "data")
 
 
 @pytest.mark.parametrize(
@@ -181,30 +168,30 @@ def test_networks_that_cannot_be_used(body: str, part: str, tmp_path: Path) -> N
     (tmp_path / "own.py").write_text(source)
     probe = build_network("digits-net", 10, (1, 8, 8))
     assert isinstance(probe, torch.nn.Module)
-    result = _run("search", _write(tmp_path, task={"model": "own.py:build"}))
-    _assert_one_sentence(result, part)
+    result = invoke("search", _write(tmp_path, task={"model": "own.py:build"}))
+    assert_one_sentence(result, part)
 
 
 def test_run_folder_that_exists(tmp_path: Path) -> None:
     taken = tmp_path / "run"
     taken.mkdir()
     (taken / "precious.txt").write_text("mine")
-    result = _run("search", _write(tmp_path), "--output", taken)
-    _assert_one_sentence(result, "run")
+    result = invoke("search", _write(tmp_path), "--output", taken)
+    assert_one_sentence(result, "run")
     assert [path.name for path in taken.iterdir()] == ["precious.txt"]
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     # Below a file, because the superuser may write to any folder.
     (tmp_path / "file").write_text("")
-    result = _run("search", _write(tmp_path), "--output", tmp_path / "file" / "run")
-    _assert_one_sentence(result, "file")
+    result = invoke("search", _write(tmp_path), "--output", tmp_path / "file" / "run")
+    assert_one_sentence(result, "file")
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "verify"])
 def test_folder_that_is_not_ours(command: str, tmp_path: Path) -> None:
-    _assert_one_sentence(_run(command, tmp_path), str(tmp_path))
-    _assert_one_sentence(_run(command, tmp_path / "none"), "none")
+    assert_one_sentence(invoke(command, tmp_path), str(tmp_path))
+    assert_one_sentence(invoke(command, tmp_path / "none"), "none")
 
 
 def _command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -251,7 +238,7 @@ def test_search_ends_within_its_budget(finished_run: tuple[Path, dict[str, Any]]
 def test_artifact_of_a_search_verifies(finished_run: tuple[Path, dict[str, Any]]) -> None:
     run, printed = finished_run
     (best,) = printed["best"]
-    result = _run("verify", run / best["artifact"], "--json")
+    result = invoke("verify", run / best["artifact"], "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["flops"] == best["flops"]
@@ -261,7 +248,7 @@ def test_artifact_of_a_search_verifies(finished_run: tuple[Path, dict[str, Any]]
 @pytest.mark.ray
 def test_report_repeats_from_the_folder(finished_run: tuple[Path, dict[str, Any]]) -> None:
     run, _ = finished_run
-    result = _run("report", run)
+    result = invoke("report", run)
     assert result.exit_code == 0, result.output
     assert "2 x multiply-accumulates" in " ".join(result.output.split())
     assert (run / "report" / "index.html").exists()
@@ -270,10 +257,10 @@ def test_report_repeats_from_the_folder(finished_run: tuple[Path, dict[str, Any]
 @pytest.mark.ray
 def test_finished_runs_do_not_run_again(finished_run: tuple[Path, dict[str, Any]]) -> None:
     run, printed = finished_run
-    result = _run("resume", run, "--json")
+    result = invoke("resume", run, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["best"] == printed["best"]
-    _assert_one_sentence(_run("search", _write(run.parent), "--output", run), "resume")
+    assert_one_sentence(invoke("search", _write(run.parent), "--output", run), "resume")
 
 
 @pytest.mark.ray
@@ -283,8 +270,8 @@ def test_a_search_continues_where_it_is_told_to(
     run, printed = finished_run
     changes = {"agent": "ppo-lagrangian", "evaluations": 32, "finetune": {"epochs": 1}}
     spec = _write(run.parent, **changes)
-    result = _run("search", spec, "--output", run, "--resume", "--json")
+    result = invoke("search", spec, "--output", run, "--resume", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["best"] == printed["best"]
     spec = _write(run.parent, **{**changes, "seed": 1})
-    _assert_one_sentence(_run("search", spec, "--output", run, "--resume"), "another 'seed'")
+    assert_one_sentence(invoke("search", spec, "--output", run, "--resume"), "another 'seed'")

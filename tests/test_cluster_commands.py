@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from prunetune.cli import app
 from prunetune.search.run_folder import RunFolder
-from typer.testing import CliRunner, Result
+
+from .commands import assert_one_sentence, invoke
 
 _SPEC: dict[str, Any] = {
     "task": {"model": "digits-net", "data": "digits"},
@@ -24,23 +24,10 @@ _SPEC: dict[str, Any] = {
 }
 
 
-def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def _write(folder: Path, **changes: Any) -> Path:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump({**_SPEC, **changes}))
     return path
-
-
-def _assert_one_sentence(result: Result, *parts: str) -> None:
-    assert result.exit_code == 2, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    error = result.stderr.splitlines()[-1]
-    assert error.startswith("Error: ") and error.endswith((".", "?")), error
-    for part in parts:
-        assert part in error, error
 
 
 @pytest.fixture
@@ -62,7 +49,7 @@ def web_page() -> Iterator[str]:
 
 @pytest.mark.parametrize("command", ["submit", "status", "logs", "stop", "kuberay"])
 def test_help_has_an_example(command: str) -> None:
-    result = _run(command, "--help")
+    result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"Example: prunetune {command}" in " ".join(result.output.split())
 
@@ -72,18 +59,18 @@ def test_addresses_that_do_not_work(
     command: str, silent_address: str, web_page: str, tmp_path: Path
 ) -> None:
     words = command.replace("SPEC", str(_write(tmp_path))).split()
-    refused = _run(*words, "--address", silent_address)
-    _assert_one_sentence(refused, f"No Ray cluster answers at {silent_address}", "--address")
-    _assert_one_sentence(_run(*words, "--address", web_page), "not the dashboard", web_page)
-    _assert_one_sentence(_run(*words, "--address", "ray://head:10001"), "give http://HOST:8265")
+    refused = invoke(*words, "--address", silent_address)
+    assert_one_sentence(refused, f"No Ray cluster answers at {silent_address}", "--address")
+    assert_one_sentence(invoke(*words, "--address", web_page), "not the dashboard", web_page)
+    assert_one_sentence(invoke(*words, "--address", "ray://head:10001"), "give http://HOST:8265")
 
 
 def test_the_address_comes_from_rays_own_variable(
     silent_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", silent_address)
-    _assert_one_sentence(_run("status", "x"), silent_address)
-    _assert_one_sentence(_run("status", "x", "--address", "host.invalid:1"), "host.invalid")
+    assert_one_sentence(invoke("status", "x"), silent_address)
+    assert_one_sentence(invoke("status", "x", "--address", "host.invalid:1"), "host.invalid")
 
 
 def test_too_large_a_working_directory(silent_address: str, tmp_path: Path) -> None:
@@ -91,13 +78,15 @@ def test_too_large_a_working_directory(silent_address: str, tmp_path: Path) -> N
     with (tmp_path / "cifar10" / "train.parquet").open("wb") as file:
         file.truncate(300 * 1024**2)
     spec = _write(tmp_path, task={"model": "resnet20", "data": "parquet:cifar10"})
-    result = _run("submit", "search", spec, "--address", silent_address)
-    _assert_one_sentence(result, "'cifar10' (300.0 MiB)", "absolute path")
+    result = invoke("submit", "search", spec, "--address", silent_address)
+    assert_one_sentence(result, "'cifar10' (300.0 MiB)", "absolute path")
 
 
 def test_a_spec_that_is_wrong_is_not_submitted(silent_address: str, tmp_path: Path) -> None:
     spec = _write(tmp_path, evaluatoins=3)
-    _assert_one_sentence(_run("submit", "search", spec, "--address", silent_address), "evaluatoins")
+    assert_one_sentence(
+        invoke("submit", "search", spec, "--address", silent_address), "evaluatoins"
+    )
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "status"])
@@ -106,32 +95,32 @@ def test_the_run_of_a_newer_version(command: str, tmp_path: Path) -> None:
     marker = run.path / "prunetune-run.json"
     newer = {**json.loads(marker.read_text()), "format": 99, "prunetune": "9.0"}
     marker.write_text(json.dumps(newer))
-    _assert_one_sentence(_run(command, run.path), "prunetune 9.0", "upgrade")
+    assert_one_sentence(invoke(command, run.path), "prunetune 9.0", "upgrade")
 
 
 def test_a_run_at_a_uri_that_is_not_there(tmp_path: Path) -> None:
     for command in ("resume", "report"):
-        _assert_one_sentence(_run(command, f"file://{tmp_path}/none"), "There is no run at")
+        assert_one_sentence(invoke(command, f"file://{tmp_path}/none"), "There is no run at")
 
 
 def test_status_of_a_run_folder(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", _SPEC)
-    facts = json.loads(_run("status", run.path, "--json").stdout)
+    facts = json.loads(invoke("status", run.path, "--json").stdout)
     assert facts == {"folder": str(run.path), "status": "running"}
 
 
 def test_resume_needs_a_folder(tmp_path: Path) -> None:
-    _assert_one_sentence(_run("search", _write(tmp_path), "--resume"), "--output")
+    assert_one_sentence(invoke("search", _write(tmp_path), "--resume"), "--output")
 
 
 def test_a_manifest_for_kubernetes(tmp_path: Path) -> None:
     spec = _write(tmp_path, cluster={"storage": "s3://bucket/runs"}, compare={"seeds": 2})
-    result = _run("kuberay", spec, "--image", "registry/prunetune:1", "--workers", 2)
+    result = invoke("kuberay", spec, "--image", "registry/prunetune:1", "--workers", 2)
     assert result.exit_code == 0, result.output
     config, job = yaml.safe_load_all(result.stdout)
     assert yaml.safe_load(next(iter(config["data"].values())))["compare"]["seeds"] == 2
     command = job["spec"]["entrypoint"].split()
     assert command[:3] == ["prunetune", "compare", "/etc/prunetune/spec.yaml"]
     assert command[-1] == "--resume", "a new cluster continues the run"
-    refused = _run("kuberay", _write(tmp_path), "--image", "registry/prunetune:1")
-    _assert_one_sentence(refused, "cluster.storage")
+    refused = invoke("kuberay", _write(tmp_path), "--image", "registry/prunetune:1")
+    assert_one_sentence(refused, "cluster.storage")
