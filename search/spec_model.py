@@ -127,7 +127,8 @@ class SearchSpec(BaseModel):
         task: Network and data.
         budgets: What the pruned network may cost.
         criterion: Ranks the channels inside a group.
-        repair: Correction of every candidate inside the search: ``none``, ``quick`` or ``full``.
+        repair: Correction of every candidate inside the search: ``none``, ``quick``, ``light`` or
+            ``full``.
             The best candidates are always fully repaired.
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
         recalibration: Images that re-estimate BatchNorm statistics of every candidate.
