@@ -237,7 +237,8 @@ class _Refit:
         if columns > _MOST_COLUMNS:
             return
         patches = layer_patches(layer, inputs, self._targets.sites[name])
-        if len(patches) < columns and name not in self._moments:
+        metrics = [self._dense_metric(name, part) for part in range(parts)]
+        if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
         offsets = []
         for part in range(parts):
@@ -248,7 +249,7 @@ class _Refit:
                 wanted[:, rows],
                 weight[rows].reshape(-1, columns),
                 intercept,
-                self._dense_metric(name, part),
+                metrics[part],
             )
             weight[rows] = fitted.view_as(weight[rows])
             offsets.append(offset)

@@ -260,3 +260,19 @@ def test_targets_are_what_the_dense_network_computes() -> None:
         total = block.get_submodule("bn2")(block.get_submodule("conv2")(y)) + x
     expected = total.permute(0, 2, 3, 1).reshape(-1, total.shape[1])
     assert torch.allclose(targets.sums["blocks.0.conv2"], expected, atol=1e-5)
+
+
+def test_too_few_places_without_moments_of_patches_leave_quick_repairs_weights() -> None:
+    torch.manual_seed(0)
+    reader = nn.Conv2d(300, 8, 3, padding=1)  # 2,700 columns: moments are of channels alone
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    network = nn.Sequential(nn.Conv2d(3, 300, 1), nn.ReLU(), reader, *head).eval()
+    images = torch.randn(20, 3, 4, 4)  # 320 places for 1,800 columns
+    groups = trace_channel_groups(network, images[:1])
+    quick, light = _repairs(network, groups, images, LIGHT)
+    kept = [np.arange(200 if group.size == 300 else group.size) for group in groups]
+    channels = kept_channels(network, groups, kept)
+    slimmed = slim(network, groups, kept)
+    quick.apply(slimmed, channels)
+    repaired = light.apply(slimmed, channels)
+    assert torch.equal(repaired.get_parameter("2.weight"), slimmed.get_parameter("2.weight"))
