@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .problem import PruningProblem
 from .projection import CandidateMap
+from .sensitivity import Sensitivity
 from .vector_env import candidate_infos
 
 __all__ = ["OneStepVectorEnv"]
@@ -32,6 +33,7 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         problem: What is searched.
         num_envs: Number of episodes N.
         scaled: As for `CandidateMap`.
+        sensitivity: As for `CandidateMap`.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium declares it so)
@@ -39,10 +41,16 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
-    def __init__(self, problem: PruningProblem, num_envs: int, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        problem: PruningProblem,
+        num_envs: int,
+        scaled: bool = True,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:
         self.num_envs = num_envs
         self._problem = problem
-        self._map = CandidateMap(problem, scaled)
+        self._map = CandidateMap(problem, scaled, sensitivity)
         budgets = len(problem.budgets)
         self.single_observation_space = gym.spaces.Box(0.0, 1.0, (budgets,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self._map.size,), np.float32)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .budget import minimum_widths
 from .problem import PruningProblem
+from .sensitivity import Sensitivity
 
 __all__ = ["CandidateMap", "common_factor", "rescale"]
 
@@ -20,7 +21,9 @@ class CandidateMap:
     """Map between one action per candidate and its widths.
 
     The first G numbers of an action say how much of each group stays: -1 is the minimum width, 0
-    what the uniform candidate keeps and +1 the full width, linear in between. Where all budgets
+    what the start keeps and +1 the full width, linear in between. The start is the uniform
+    candidate of the limits or, where sensitivities are given and a budget is tabulated, what they
+    allocate. Where all budgets
     are tabulated there is one number more, the spending: the proportions are scaled, all by one
     factor, until the cost nearest to its limit spends 94 % (action -1), 99 % (0) or 104 % (+1) of
     it (our choice). Nothing holds it below 100 %: that is the agent's to learn.
@@ -32,10 +35,17 @@ class CandidateMap:
     Args:
         problem: What is searched.
         scaled: Whether to scale where all budgets are tabulated.
+        sensitivity: Decides the start; uniform when left out.
     """
 
-    def __init__(self, problem: PruningProblem, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        problem: PruningProblem,
+        scaled: bool = True,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:
         self._problem = problem
+        self._sensitivity = sensitivity if len(problem.limits) else None
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)
         self._scaled = scaled and len(problem.limits) == len(problem.budgets)
@@ -68,7 +78,9 @@ class CandidateMap:
         return np.clip(widths, self._minimum, self._full)
 
     def _start(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fractions that the uniform candidate keeps of every group, float64 [N, G]."""
+        """Fractions that the start keeps of every group, float64 [N, G]."""
+        if self._sensitivity is not None:
+            return self._sensitivity.allocate(self._problem, limits) / self._full
         ones = np.ones((len(limits), len(self._full)))
         if len(self._problem.limits):
             fraction = common_factor(self._problem, ones, limits)

@@ -21,6 +21,7 @@ AGENTS: Mapping[str, str] = MappingProxyType(
         "ppo-lagrangian": f"{__package__}.lagrangian:LagrangianAgent",
         "uniform": f"{__package__}.baselines:UniformAgent",
         "random": f"{__package__}.baselines:RandomAgent",
+        "sensitivity": f"{__package__}.sensitivity:SensitivityAgent",
         "tpe": f"{__package__}.black_box:TpeAgent",
         "cma-es": f"{__package__}.black_box:CmaEsAgent",
         "amc": f"{__package__}.amc:AmcAgent",

@@ -1,40 +1,81 @@
-"""Starting a policy from that of an earlier search."""
+"""What a policy starts from, in checkpoints; and starting from that of an earlier search."""
 
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from ...envs.sensitivity import Sensitivity
 from ...errors import SpecError
 from ..checkpoints import trial_checkpoints, whole_checkpoints
 from ..lagrangian import LagrangianPPO
 
-__all__ = ["CHECKPOINT", "load_policy", "start_from"]
+__all__ = [
+    "CHECKPOINT",
+    "EarlierPolicy",
+    "read_sensitivity",
+    "start_from",
+    "write_sensitivity",
+]
 
 CHECKPOINT = "lagrangian-ppo"
 """Folder of RLlib's checkpoint inside a trial's."""
+
+_SENSITIVITY = "sensitivity.npy"
 
 _TUNE = "tune"
 _MODULE = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID, "module_state.pkl")
 _STANDARD_DEVIATION = "log_std"
 
 
-def load_policy(path: Path | str) -> dict[str, Any]:
+def write_sensitivity(folder: Path, sensitivity: Sensitivity | None) -> None:
+    """Keep, in a checkpoint, what a policy started from; nothing where it started uniformly."""
+    if sensitivity is not None:
+        np.save(folder / _SENSITIVITY, sensitivity.losses)
+
+
+def read_sensitivity(folder: Path) -> Sensitivity | None:
+    """What `write_sensitivity` kept."""
+    path = folder / _SENSITIVITY
+    return Sensitivity(np.load(path)) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class EarlierPolicy:
     """The policy and critics that a search by ``ppo-lagrangian`` ended with.
 
-    Args:
-        path: A run folder with one such search, or ``RUN/tune/TRIAL``.
-
-    Returns:
-        The weights of its newest whole checkpoint, by name.
-
-    Raises:
-        SpecError: If there is no such search, or more than one.
+    Attributes:
+        source: The run, for messages.
+        weights: By name.
+        sensitivity: What it started from; ``None`` for uniform widths.
     """
+
+    source: str
+    weights: dict[str, Any]
+    sensitivity: Sensitivity | None
+
+    @classmethod
+    def load(cls, path: Path | str) -> EarlierPolicy:
+        """Read it from the newest whole checkpoint of a run.
+
+        Args:
+            path: A run folder with one such search, or ``RUN/tune/TRIAL``.
+
+        Raises:
+            SpecError: If there is no such search, or more than one.
+        """
+        checkpoint = _newest_checkpoint(path)
+        weights = pickle.loads((checkpoint / CHECKPOINT / _MODULE).read_bytes())
+        return cls(str(path), weights, read_sensitivity(checkpoint))
+
+
+def _newest_checkpoint(path: Path | str) -> Path:
     folder = Path(path).expanduser()
     if folder.parent.name == _TUNE:
         experiment, trials = folder.parent, [folder.name]
@@ -45,7 +86,7 @@ def load_policy(path: Path | str) -> dict[str, Any]:
     for trial in trials:
         for checkpoint, _ in whole_checkpoints(trial_checkpoints(experiment, trial)):
             if (checkpoint / CHECKPOINT / _MODULE).is_file():
-                found[trial] = checkpoint / CHECKPOINT / _MODULE
+                found[trial] = checkpoint
                 break
     if not found:
         raise SpecError(
@@ -57,18 +98,16 @@ def load_policy(path: Path | str) -> dict[str, Any]:
             f"init_from: {path} holds {len(found)} searches by ppo-lagrangian; name one of them, "
             f"for example {experiment / next(iter(found))}."
         )
-    (state,) = found.values()
-    weights: dict[str, Any] = pickle.loads(state.read_bytes())
-    return weights
+    (checkpoint,) = found.values()
+    return checkpoint
 
 
-def start_from(algorithm: LagrangianPPO, weights: dict[str, Any], source: Path | str) -> None:
+def start_from(algorithm: LagrangianPPO, earlier: EarlierPolicy) -> None:
     """Replace the weights of a new algorithm's policy and critics, but not how far it explores.
 
     Args:
         algorithm: Before its first iteration.
-        weights: From :func:`load_policy`.
-        source: Where they come from, for messages.
+        earlier: Whose weights they become.
 
     Raises:
         SpecError: If they are those of a policy of another shape.
@@ -77,7 +116,7 @@ def start_from(algorithm: LagrangianPPO, weights: dict[str, Any], source: Path |
     def replace(learner: Any) -> bool:
         module = learner.module[DEFAULT_MODULE_ID].unwrapped()
         fresh = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        given = {name: torch.as_tensor(value) for name, value in weights.items()}
+        given = {name: torch.as_tensor(value) for name, value in earlier.weights.items()}
         if {name: value.shape for name, value in fresh.items()} != {
             name: value.shape for name, value in given.items()
         }:
@@ -88,8 +127,8 @@ def start_from(algorithm: LagrangianPPO, weights: dict[str, Any], source: Path |
 
     if not all(answer.get() for answer in algorithm.learner_group.foreach_learner(replace)):
         raise SpecError(
-            f"init_from: the policy of {source} is for another number of groups or budgets, or has "
-            "other hidden layers; only decide: in-order carries over from one network to another."
+            f"init_from: the policy of {earlier.source} is for another number of groups or "
+            "budgets, or has other hidden layers; only decide: in-order carries over from one network to another."
         )
     algorithm.env_runner_group.sync_weights(
         from_worker_or_learner_group=algorithm.learner_group, inference_only=True

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prunetune.envs.costs import MeasuredCost
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.projection import rescale
 from prunetune.errors import PluginError, SpecError, UnknownNameError
@@ -16,7 +17,8 @@ from prunetune.rewards.evaluation import Evaluation
 from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
 from prunetune.search.agents.baselines import RandomAgent, UniformAgent
 from prunetune.search.agents.black_box import CmaEsAgent, TpeAgent
-from prunetune.search.agents.lagrangian import candidates_per_iteration
+from prunetune.search.agents.policy import candidates_per_iteration
+from prunetune.search.agents.sensitivity import SensitivityAgent
 from prunetune.search.problem_spec import ProblemSpec
 from prunetune.search.spec import AgentSpec
 
@@ -76,13 +78,36 @@ def test_random_candidates_use_their_budgets_up_and_keep_them(budgets: dict[str,
     assert len({tuple(row) for row in widths.tolist()}) > 150
 
 
+def test_sensitivities_alone_beat_uniform_widths_and_are_asked_for_once() -> None:
+    problem = _problem({"flops": 0.5, "params": 0.6})
+    agent = SensitivityAgent(problem, 0, 100)
+    narrowed = agent.iterate(100)
+    sizes = problem.structure.sizes
+    assert ((narrowed.widths != sizes).sum(axis=1) <= 1).all()
+    assert len(narrowed.widths) <= 25
+    allocated = agent.iterate(75)
+    assert allocated.outcome is not None and allocated.outcome.feasible.all()
+    assert allocated.outcome.rewards.max() > _best(UniformAgent(problem, 0, 8), 8)
+    assert agent.iterate(60).outcome is None
+
+
+def test_sensitivities_need_evaluations_and_a_cost_that_is_known_before_them() -> None:
+    with pytest.raises(SpecError, match="evaluations of at least 20"):
+        SensitivityAgent(_problem(), 0, 19)
+    assert SensitivityAgent(_problem(), 0, 20).iterate(20).outcome is not None
+    with pytest.raises(SpecError, match="known before an evaluation"):
+        SensitivityAgent(_problem({"odd": 0.5}, costs=(MeasuredCost("odd"),)), 0, 1000)
+
+
 def test_rescaling_keeps_what_is_within_the_budgets_full() -> None:
     problem = _problem({"flops": 1.0})
     widths = rescale(problem, np.full((1, 4), 0.3))
     np.testing.assert_array_equal(widths[0], problem.structure.sizes)
 
 
-@pytest.mark.parametrize("kind", [UniformAgent, RandomAgent, TpeAgent, CmaEsAgent])
+@pytest.mark.parametrize(
+    "kind", [UniformAgent, RandomAgent, SensitivityAgent, TpeAgent, CmaEsAgent]
+)
 def test_a_restored_agent_continues_exactly(kind: type[BlackBoxAgent], tmp_path: Path) -> None:
     agent = kind(_problem(), 3, 96)
     for _ in range(2):

@@ -87,13 +87,37 @@ def test_it_improves_on_uniform_and_ends_just_below_its_budgets(make: Make) -> N
     agent = make({"flops": 0.5, "params": 0.6}, 400)
     uniform = agent.problem.judge(agent.problem.width_map.uniform[None]).rewards[0]
     rewards, costs, feasible = _run(agent)
-    assert len(rewards) == 400
+    # Four widths of three groups and the dense widths come first; the rest leaves few unused.
+    assert 395 <= len(rewards) <= 400
     last = slice(-80, None)
     assert rewards[feasible].max() > uniform
     assert np.mean(rewards[last]) > uniform
     assert feasible[last].mean() >= 0.8
     nearest = (costs / [0.5, 0.6]).max(axis=1)
     assert 0.95 < nearest[last].mean() <= 1.0
+
+
+def test_it_starts_from_what_narrowing_single_groups_cost(make: Make) -> None:
+    agent, uniform = make({"flops": 0.4}, 80), make({"flops": 0.4}, 80, start="uniform")
+    narrowed = agent.iterate(80).widths
+    assert ((narrowed != agent.problem.structure.sizes).sum(axis=1) <= 1).all()
+    started = agent.iterate(60).outcome
+    plain = uniform.iterate(80).outcome
+    assert started is not None and plain is not None
+    assert np.median(started.rewards) > np.median(plain.rewards)
+    # Too few evaluations for one width of every group: it starts uniformly at once.
+    few = make({"flops": 0.4}, 15).iterate(15)
+    assert few.outcome is not None and few.outcome.feasible.any()
+
+
+def test_a_restored_agent_starts_from_the_same_widths(make: Make, tmp_path: Path) -> None:
+    first = make({"flops": 0.4}, 80)
+    first.iterate(80)
+    first.save(tmp_path)
+    expected = [first.iterate(60).widths.tolist() for _ in range(2)]
+    restored = make({"flops": 0.4}, 80)
+    restored.load(tmp_path)
+    assert [restored.iterate(60).widths.tolist() for _ in range(2)] == expected
 
 
 def test_a_policy_goes_on_from_where_that_of_another_budget_ended(
@@ -103,7 +127,7 @@ def test_a_policy_goes_on_from_where_that_of_another_budget_ended(
     _run(first)
     _keep(first, tmp_path)
     warm = make({"flops": 0.4}, 60, init_from=str(tmp_path))
-    cold = make({"flops": 0.4}, 60)
+    cold = make({"flops": 0.4}, 60, start="uniform")
     assert np.median(_run(warm)[0][:20]) > np.median(_run(cold)[0][:20])
 
 
@@ -131,6 +155,8 @@ def test_a_run_without_one_policy_is_refused(make: Make, tmp_path: Path) -> None
 def test_unknown_ways_to_decide_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="together, in-order"):
         make({"flops": 0.5}, 8, decide="sideways")
+    with pytest.raises(ValueError, match="sensitivity, uniform"):
+        make({"flops": 0.5}, 8, start="random")
 
 
 def test_the_run_is_meant_relative_to_the_spec(tmp_path: Path) -> None:

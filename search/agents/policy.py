@@ -1,0 +1,235 @@
+"""RLlib's algorithm behind `LagrangianAgent`: its settings and how it is built from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import gymnasium as gym
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.tune.registry import register_env
+
+from ...envs.one_step import OneStepVectorEnv
+from ...envs.problem import PruningProblem
+from ...envs.sensitivity import Sensitivity
+from ...envs.vector_env import PruningVectorEnv
+from ..lagrangian import LagrangianPPO, LagrangianPPOConfig
+from ..problem_spec import ProblemSpec
+
+__all__ = [
+    "Advantages",
+    "Decide",
+    "PolicySettings",
+    "RememberingPPO",
+    "Rule",
+    "build_policy",
+    "candidates_per_iteration",
+]
+
+Decide = Literal["together", "in-order"]
+Advantages = Literal["reward", "combined", "ranked"]
+Rule = Literal["lagrange", "pid"]
+
+_ENVIRONMENT = "prunetune-pruning"
+_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """Parameters of `LagrangianAgent`, which describes them, with every default decided."""
+
+    decide: Decide
+    candidates: int
+    env_runners: int
+    scaled: bool
+    learning_rate: float
+    epochs: int
+    minibatch_size: int
+    clip: float
+    entropy: float
+    std: float
+    final_std: float
+    hidden: Sequence[int]
+    advantages: Advantages
+    multiplier_rule: Rule
+    multiplier_learning_rate: float
+    multiplier_damping: float
+    multiplier_max: float
+    deviations: float
+
+    @classmethod
+    def decided(cls, decide: Decide, **given: Any) -> PolicySettings:
+        """The settings for a way to decide.
+
+        Args:
+            decide: "together" or "in-order".
+            given: Any of the others; what is ``None`` or left out depends on ``decide``.
+
+        Raises:
+            ValueError: If there is no such way to decide.
+        """
+        if decide not in _DEFAULTS:
+            raise ValueError(f"decide must be one of {', '.join(_DEFAULTS)}, not {decide!r}")
+        chosen = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(_DEFAULTS[decide], **chosen)
+        return dataclasses.replace(settings, final_std=min(settings.std, settings.final_std))
+
+    @property
+    def together(self) -> bool:
+        """Whether one action decides a whole candidate."""
+        return self.decide == "together"
+
+
+# Values whose best depends on how the agent decides; see docs/agents.md.
+_DEFAULTS: Mapping[str, PolicySettings] = MappingProxyType(
+    {
+        "together": PolicySettings(
+            decide="together",
+            candidates=20,
+            env_runners=0,
+            scaled=True,
+            learning_rate=5e-3,
+            epochs=20,
+            minibatch_size=128,
+            clip=0.3,
+            entropy=0.0,
+            std=0.3,
+            final_std=0.05,
+            hidden=(16,),
+            advantages="ranked",
+            multiplier_rule="lagrange",
+            multiplier_learning_rate=200.0,
+            multiplier_damping=5.0,
+            multiplier_max=1e4,
+            deviations=1.6,
+        ),
+        "in-order": PolicySettings(
+            decide="in-order",
+            candidates=32,
+            env_runners=0,
+            scaled=True,
+            learning_rate=3e-3,
+            epochs=10,
+            minibatch_size=128,
+            clip=0.2,
+            entropy=0.0,
+            std=0.3,
+            final_std=0.1,
+            hidden=(64, 64),
+            advantages="combined",
+            multiplier_rule="lagrange",
+            multiplier_learning_rate=1.0,
+            multiplier_damping=5.0,
+            multiplier_max=100.0,
+            deviations=1.0,
+        ),
+    }
+)
+
+
+class RememberingPPO(LagrangianPPO):
+    """Keeps the episodes of the last iteration, wherever they were sampled."""
+
+    sampled: Sequence[SingleAgentEpisode] = ()
+
+    def _sample(self) -> list[SingleAgentEpisode]:
+        episodes = super()._sample()
+        self.sampled = episodes
+        return episodes
+
+
+def build_policy(
+    settings: PolicySettings,
+    problem: PruningProblem,
+    environment: ProblemSpec,
+    seed: int,
+    evaluations: int,
+    sensitivity: Sensitivity | None = None,
+) -> RememberingPPO:
+    """Build the algorithm.
+
+    Args:
+        settings: Its parameters.
+        problem: What is searched.
+        environment: The same problem as plain data, for env runners in other processes.
+        seed: Of the policy's weights and of all sampling.
+        evaluations: Candidates that it is going to ask for; its schedules end with them.
+        sensitivity: Of the groups, where a policy that decides together starts from it.
+    """
+    register_env(_ENVIRONMENT, _make_environment)
+    together = settings.together
+    length = 1 if together else len(problem.structure.groups)
+    steps, total = settings.candidates * length, max(evaluations, 1) * length
+    rate, narrowing = settings.learning_rate, settings.final_std / settings.std
+    config = (
+        LagrangianPPOConfig(algo_class=RememberingPPO)
+        .environment(
+            _ENVIRONMENT,
+            env_config={
+                "problem": environment.model_dump(mode="json"),
+                "together": together,
+                "scaled": settings.scaled,
+                "sensitivity": sensitivity,
+            },
+        )
+        .env_runners(
+            num_env_runners=settings.env_runners,
+            # They mostly wait for the evaluators, who own the CPUs.
+            num_cpus_per_env_runner=0,
+            num_envs_per_env_runner=math.ceil(settings.candidates / max(settings.env_runners, 1)),
+            gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
+        )
+        .training(
+            train_batch_size_per_learner=steps,
+            minibatch_size=min(settings.minibatch_size, steps),
+            lr=[[0, rate], [total, rate * narrowing]] if together else rate,
+            num_epochs=settings.epochs,
+            clip_param=settings.clip,
+            entropy_coeff=settings.entropy,
+        )
+        .rl_module(model_config={"fcnet_hiddens": list(settings.hidden)})
+        .constraints(
+            limits=[1.0 if together else each.limit for each in problem.budgets],
+            names=[budget.cost for budget in problem.budgets],
+            rule=settings.multiplier_rule,
+            multiplier_learning_rate=settings.multiplier_learning_rate,
+            multiplier_damping=settings.multiplier_damping,
+            multiplier_max=settings.multiplier_max,
+            deviations=settings.deviations,
+            normalise_advantages=settings.advantages,
+        )
+        .exploration(std=settings.std, max_std=[[0, settings.std], [total, settings.final_std]])
+        .debugging(seed=seed, log_level="ERROR")
+    )
+    algorithm: RememberingPPO = config.build_algo()
+    return algorithm
+
+
+def candidates_per_iteration(evaluations: int, about: int = 32) -> int:
+    """How many candidates to ask for at a time, so that ``evaluations`` are used up.
+
+    Args:
+        evaluations: At least 1.
+        about: The number wished for; fewer where that would leave less than 8 iterations.
+
+    Returns:
+        The divisor of ``evaluations`` nearest to ``about`` between 3/4 and 5/4 of it; where there
+        is none, the number in that range that leaves the fewest unused.
+    """
+    # Without several iterations nothing is learned at all.
+    about = max(1, min(about, evaluations // _ITERATIONS))
+    choices = range(max(1, about * 3 // 4), max(1, about * 5 // 4) + 1)
+    return min(choices, key=lambda count: (evaluations % count, abs(count - about)))
+
+
+def _make_environment(context: Any) -> PruningVectorEnv | OneStepVectorEnv:
+    problem = ProblemSpec.model_validate(context["problem"]).build()
+    if context["together"]:
+        return OneStepVectorEnv(
+            problem, context["num_envs"], context["scaled"], context["sensitivity"]
+        )
+    return PruningVectorEnv(problem, context["num_envs"])

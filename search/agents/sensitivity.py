@@ -1,0 +1,95 @@
+"""Widths from sensitivities alone: what a search that starts from them has to beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.problem import Outcome, PruningProblem
+from ...envs.sensitivity import Sensitivity, narrowings
+from ...errors import SpecError
+from .agent import BlackBoxAgent
+
+__all__ = ["SensitivityAgent", "affordable_narrowings"]
+
+_MOST_STEPS = 4
+# At most this share of a search goes into sensitivities.
+_SHARE = 0.25
+
+
+def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[np.int64]:
+    """The candidates of :func:`~prunetune.envs.sensitivity.narrowings` that a search can afford.
+
+    Args:
+        problem: What is searched.
+        evaluations: Of the search, of which they take at most a quarter.
+
+    Returns:
+        int64 [K, G]; K is 0 where that is not enough for one width per group, or where no budget
+        is tabulated, so that nothing can be allocated.
+    """
+    groups = len(problem.structure.groups)
+    steps = min(_MOST_STEPS, (int(_SHARE * evaluations) - 1) // groups)
+    if steps < 1 or not len(problem.limits):
+        return np.zeros((0, groups), dtype=np.int64)
+    return narrowings(problem, steps)
+
+
+class SensitivityAgent(BlackBoxAgent):
+    """Narrows one group at a time and allocates widths by what that lost; no search.
+
+    The allocation of the budgets comes first, then those of smaller limits. What it asks for in
+    all does not depend on how much it may ask for beyond that.
+
+    Args:
+        problem: What is searched.
+        seed: Not used; nothing is random.
+        evaluations: Candidates that it may ask for in all.
+        allocations: Number of limits, evenly spaced from the budgets' own down to nine tenths.
+
+    Raises:
+        SpecError: If no budget is on a tabulated cost, or the evaluations do not suffice for one
+            width of every group.
+    """
+
+    name = "sensitivity"
+
+    def __init__(
+        self, problem: PruningProblem, seed: int, evaluations: int, allocations: int = 8
+    ) -> None:
+        self._narrowed = affordable_narrowings(problem, evaluations)
+        if not len(self._narrowed):
+            raise SpecError(
+                "The agent 'sensitivity' needs a budget whose cost is known before an evaluation, "
+                f"and evaluations of at least {4 * (1 + len(problem.structure.groups))} here; "
+                "raise them or take another agent."
+            )
+        super().__init__(problem, seed, evaluations, candidates=len(self._narrowed))
+        self._allocations = allocations
+        self._waiting = self._narrowed
+        self._sensitivity: Sensitivity | None = None
+
+    def ask(self, count: int) -> NDArray[np.int64]:
+        """See `BlackBoxAgent.ask`."""
+        widths, self._waiting = self._waiting[:count], self._waiting[count:]
+        return widths
+
+    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+        """See `BlackBoxAgent.tell`."""
+        if self._sensitivity is not None:
+            return
+        self._sensitivity = Sensitivity.fit(self.problem, widths, outcome.rewards)
+        shares = np.linspace(1.0, 0.9, self._allocations)
+        limits = shares[:, None] * [budget.limit for budget in self.problem.budgets]
+        allocated = self._sensitivity.allocate(self.problem, limits)
+        self._waiting = np.array(list(dict.fromkeys(map(tuple, allocated.tolist()))))
+
+    def get_state(self) -> Any:
+        """See `BlackBoxAgent.get_state`."""
+        return self._waiting, self._sensitivity
+
+    def set_state(self, state: Any) -> None:
+        """See `BlackBoxAgent.set_state`."""
+        self._waiting, self._sensitivity = state

@@ -1,0 +1,106 @@
+"""Sensitivities: read off single groups, and allocated to budgets."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from prunetune.envs.budget import minimum_widths
+from prunetune.envs.costs import table_costs
+from prunetune.envs.problem import PruningProblem
+from prunetune.envs.projection import CandidateMap
+from prunetune.envs.sensitivity import Sensitivity, narrowings
+from prunetune.models.structure import Structure
+
+from .structures import chain, problem, structures
+
+
+def _fitted(asked: PruningProblem, steps: int) -> Sensitivity:
+    widths = narrowings(asked, steps)
+    return Sensitivity.fit(asked, widths, asked.judge(widths).rewards)
+
+
+def test_one_group_is_narrowed_at_a_time() -> None:
+    widths = narrowings(problem(chain([8, 3, 1]), {"flops": 0.5}), 3)
+    assert widths.tolist() == [
+        [8, 3, 1],
+        *([width, 3, 1] for width in (6, 4, 2)),
+        # 3 x 3/4, 3 x 1/2 and 3 x 1/4 are rounded, half to even, to 2, 2 and 1 units.
+        [8, 2, 1],
+        [8, 1, 1],
+    ]
+    kept = narrowings(problem(chain([8]), {"flops": 0.9}, smallest=0.6), 3)
+    assert kept.tolist() == [[8], [6], [5]]
+
+
+def test_losses_are_those_of_the_candidates_and_linear_between_them() -> None:
+    asked = problem(chain([16, 8]), {"flops": 0.5})
+    fitted = _fitted(asked, 3)
+    # Two groups of weights 1 and 1/2: narrowing one to the share s loses w (1 - s)^2 / 1.5.
+    expected = {16: 0.0, 12: 0.25**2 / 1.5, 8: 0.5**2 / 1.5, 4: 0.75**2 / 1.5}
+    for width, loss in expected.items():
+        assert fitted.losses[0, width] == pytest.approx(loss)
+    assert fitted.losses[0, 10] == pytest.approx((expected[8] + expected[12]) / 2)
+    # Below the narrowest candidate the loss grows twice as fast.
+    slope = (expected[4] - expected[8]) / 4
+    assert fitted.losses[0, 2] == pytest.approx(expected[4] + 2 * 2 * slope)
+    assert np.isinf(fitted.losses[:, 0]).all()
+    assert (fitted.losses[1, 9:] == 0).all()
+
+
+def test_noise_does_not_make_a_loss_fall_and_rise() -> None:
+    asked = problem(chain([40]), {"flops": 0.5})
+    widths = narrowings(asked, 4)
+    losses = Sensitivity.fit(asked, widths, np.array([1.0, 0.8, 0.95, 0.7, 0.2])).losses[0]
+    assert (np.diff(losses[1:], n=2) >= -1e-12).all()
+    # 0.2 at 32 units lies above the line between its neighbours.
+    assert losses[[16, 24, 32]] == pytest.approx([0.3, 0.05, 0.025])
+
+
+def test_what_is_allocated_loses_hardly_more_than_the_best_candidate_there_is() -> None:
+    # The analytic accuracy is a sum over groups, so that exhaustive search is the oracle.
+    asked = problem(chain([12, 16, 10]), {"flops": 0.4})
+    every = np.array(list(itertools.product(range(1, 13), range(1, 17), range(1, 11))))
+    outcome = asked.judge(every)
+    best = outcome.rewards[outcome.feasible].max()
+    allocated = _fitted(asked, 8).allocate(asked, np.array([[0.4]]))
+    reward = asked.judge(allocated)
+    uniform = asked.judge(asked.width_map.uniform[None]).rewards[0]
+    assert reward.feasible.all()
+    assert best - reward.rewards[0] < 0.15 * (best - uniform)
+
+
+@settings(max_examples=30, deadline=None)
+@given(structures(), st.floats(0.3, 0.9), st.floats(0.5, 0.95))
+def test_allocations_keep_all_tabulated_budgets_and_leave_little_unused(
+    structure: Structure, flops: float, params: float
+) -> None:
+    limits = {"flops": flops, "params": params}
+    narrowest = minimum_widths(structure)[None]
+    costs = table_costs(structure)
+    assume(all(costs[name].fraction(narrowest)[0] < limit for name, limit in limits.items()))
+    asked = problem(structure, limits)
+    allocated = _fitted(asked, 2).allocate(asked, np.array([[flops, params], [1.0, 1.0]]))
+    assert asked.limits.keep(allocated[:1]).all()
+    assert allocated[1].tolist() == structure.sizes.tolist()
+    # Some group had to give way: giving it one unit back breaks a budget.
+    if (allocated[0] < structure.sizes).any():
+        wider = allocated[:1] + np.eye(len(structure.groups), dtype=np.int64)
+        possible = (wider <= structure.sizes).all(axis=1)
+        assert not asked.limits.keep(wider[possible]).all()
+
+
+def test_a_candidate_map_starts_where_the_sensitivities_say() -> None:
+    asked = problem(chain([400, 300, 500]), {"flops": 0.4})
+    fitted = _fitted(asked, 4)
+    mapping = CandidateMap(asked, sensitivity=fitted)
+    limits = np.array([[0.4], [0.2], [0.4]])
+    started = mapping.widths(np.zeros((3, 4)), limits)
+    allocated = fitted.allocate(asked, limits)
+    np.testing.assert_allclose(started, allocated, rtol=0.02)
+    spent = asked.limited[0].fraction(started) / limits[:, 0]
+    np.testing.assert_allclose(spent, 0.99, atol=0.005)
+    assert mapping.widths(np.array([[-1.0, 1.0, 0.0, 0.0]]), limits[:1])[0, 0] < 5
