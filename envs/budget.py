@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._plugins import pick
 from ..errors import BudgetError
 from ..models.structure import Structure
 from .costs import Cost, table_costs
 
-__all__ = ["Budget", "all_costs", "minimum_widths", "parse_budgets"]
+__all__ = [
+    "Budget",
+    "Limit",
+    "all_costs",
+    "front_limits",
+    "limit_text",
+    "minimum_widths",
+    "parse_budgets",
+]
+
+# Limits of a range at which candidates are asked for, and networks delivered (our choice).
+_FRONT = 5
+
+Limit = float | str
+"""As a user writes it: a fraction of the dense network's cost or an absolute number."""
 
 _LIMIT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[^\W\d_]*)", re.IGNORECASE)
 # A bare number above 1 is read as absolute only if nobody can have meant a percentage.
@@ -23,20 +38,41 @@ _SMALLEST_ABSOLUTE = 1000.0
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one cost.
+    """A limit on one cost, or a range of limits.
 
     Attributes:
         cost: Name of the cost.
         limit: Largest admissible cost as a fraction of the dense network's, above 0; at most 1
             for tabulated costs.
+        lowest: Lower end of a range whose upper end is ``limit``; ``None`` for a single limit.
     """
 
     cost: str
     limit: float
+    lowest: float | None = None
 
     def admits(self, fraction: float) -> bool:
         """Whether a candidate of this cost, as a fraction of dense, keeps the budget."""
         return fraction <= self.limit
+
+
+def front_limits(budgets: Sequence[Budget]) -> NDArray[np.float64]:
+    """The limits that a search keeps in turn.
+
+    Where there are ranges, five sets of limits, evenly spaced: all ranges go from their lower to
+    their upper ends together, so that what a search ends with is a front and not a surface.
+
+    Args:
+        budgets: Of the search.
+
+    Returns:
+        float64 [K, B], ascending; K is 1 without ranges.
+    """
+    high = np.array([budget.limit for budget in budgets])
+    low = np.array([b.limit if b.lowest is None else b.lowest for b in budgets])
+    if (low == high).all():
+        return high[None]
+    return low + np.linspace(0.0, 1.0, _FRONT)[:, None] * (high - low)
 
 
 def minimum_widths(structure: Structure, smallest: float = 0.0) -> np.ndarray:
@@ -52,13 +88,18 @@ def minimum_widths(structure: Structure, smallest: float = 0.0) -> np.ndarray:
     return np.maximum(1, np.ceil(smallest * structure.sizes)).astype(np.int64)
 
 
+def limit_text(limit: Limit | tuple[Limit, Limit]) -> str:
+    """A limit or a range as one word, for names."""
+    return f"{limit[0]}-{limit[1]}" if isinstance(limit, tuple) else str(limit)
+
+
 def all_costs(structure: Structure, costs: Iterable[Cost] = ()) -> dict[str, Cost]:
     """The costs of the tables and ``costs``, which win over them, by name."""
     return {**table_costs(structure), **{cost.name: cost for cost in costs}}
 
 
 def parse_budgets(
-    budgets: Mapping[str, float | str],
+    budgets: Mapping[str, Limit | tuple[Limit, Limit]],
     structure: Structure,
     costs: Iterable[Cost] = (),
     smallest: float = 0.0,
@@ -73,7 +114,7 @@ def parse_budgets(
         budgets: Limit by name of cost: a fraction of the dense network's (``0.5``, ``"50%"``) or
             an absolute number with a unit (``"60M"`` FLOPs or parameters, ``"2MB"``, ``"5ms"``).
             Of the user's own cost a number above 1 is absolute, and so is any number with a word
-            behind it (``"3 layers"``).
+            behind it (``"3 layers"``). A pair of limits is a range.
         structure: Tables of the network.
         costs: Further costs beside ``flops`` and ``params``.
         smallest: Fraction of its units that every group keeps at least.
@@ -83,7 +124,7 @@ def parse_budgets(
 
     Raises:
         BudgetError: If there is none, or a limit is malformed, not positive, above the dense
-            network's cost, or below what the narrowest candidate costs.
+            network's cost, or below what the narrowest candidate costs; or a range does not ascend.
         UnknownNameError: If a cost is not known.
     """
     if not budgets:
@@ -93,15 +134,23 @@ def parse_budgets(
     parsed = []
     for name, written in budgets.items():
         cost = pick("cost", name, known)
-        limit = _fraction(cost, written)
+        if isinstance(written, (tuple, list)) and len(written) == 2:
+            low, high = (_fraction(cost, end) for end in written)
+            if low >= high:
+                raise BudgetError(
+                    f"The budget {name}: [{written[0]}, {written[1]}] is a range from its lower "
+                    "to its upper limit; write the smaller one first."
+                )
+        else:
+            low = high = _fraction(cost, written)
         reachable = float(cost.fraction(narrowest)[0])
-        if limit < reachable:
+        if low < reachable:
             raise BudgetError(
                 f"The budget {name}: {written} cannot be reached: even the narrowest candidate "
                 f"costs {_ceil(reachable)} of the dense network{_absolute(cost, reachable)}; "
                 f"give a limit not below that{_narrowest(smallest)}."
             )
-        parsed.append(Budget(name, limit))
+        parsed.append(Budget(name, high, low if low < high else None))
     return tuple(parsed)
 
 

@@ -24,10 +24,14 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
     """N episodes of one step: an action holds all widths of a candidate.
 
     See :class:`~prunetune.envs.projection.CandidateMap` for actions. Observations are the limits
-    of the budgets, float32 [N, B]. ``info["costs"]`` are the costs as shares of their limits,
-    float32 [N, B], so that 1 is the limit whatever it is; ``widths``, ``feasible`` and
-    ``evaluation`` are those of :class:`~prunetune.envs.vector_env.PruningVectorEnv`, as is the
-    autoreset.
+    of the budgets, float32 [N, B]. Where budgets are ranges, the N candidates are spread evenly
+    over the K limits of `PruningProblem.front`; ``info["context"]``, int64 [N], says which one a
+    candidate has to keep. They are not drawn at random, so that all limits are seen equally often
+    and a restored search goes on as it would have.
+
+    ``info["costs"]`` are the costs as shares of their limits, float32 [N, B], so that 1 is the
+    limit whatever it is; ``widths``, ``feasible`` and ``evaluation`` are those of
+    :class:`~prunetune.envs.vector_env.PruningVectorEnv`, as is the autoreset.
 
     Args:
         problem: What is searched.
@@ -63,8 +67,8 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
     ) -> tuple[_Observations, dict[str, Any]]:
         """Begin N new candidates."""
         self._over = False
-        limits = [budget.limit for budget in self._problem.budgets]
-        self._limits = np.repeat(np.array(limits)[None], self.num_envs, axis=0)
+        self._contexts = np.arange(self.num_envs) % len(self._problem.front)
+        self._limits = self._problem.front[self._contexts]
         return self._observe(), {}
 
     def step(
@@ -76,10 +80,11 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), never, never.copy(), infos
         widths = self._map.widths(np.asarray(actions, dtype=np.float64), self._limits)
-        outcome = self._problem.judge(widths)
+        outcome = self._problem.judge(widths, self._limits)
         costs = (outcome.costs / self._limits).astype(np.float32)
         self._over = True
         infos = candidate_infos(costs, widths, outcome)
+        infos |= {"context": self._contexts, "_context": ~never}
         return self._observe(), outcome.signals, ~never, never, infos
 
     def _observe(self) -> _Observations:

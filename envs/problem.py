@@ -16,7 +16,7 @@ from ..models.structure import Structure, Widths
 from ..rewards.evaluation import Evaluation
 from ..rewards.reward import Reward, score
 from .actions import Limits, WidthMap, uniform_fraction
-from .budget import Budget, all_costs
+from .budget import Budget, all_costs, front_limits
 from .costs import Cost
 
 __all__ = ["Outcome", "PruningProblem"]
@@ -80,6 +80,11 @@ class PruningProblem:
         return tuple(pick("cost", budget.cost, known) for budget in self.budgets)
 
     @cached_property
+    def front(self) -> NDArray[np.float64]:
+        """The limits that candidates keep in turn, float64 [K, B]; K is 1 without ranges."""
+        return front_limits(self.budgets)
+
+    @cached_property
     def limits(self) -> Limits:
         """The tabulated budgets."""
         return Limits(self.budgets, self.limited)
@@ -90,11 +95,15 @@ class PruningProblem:
         start = uniform_fraction(self.structure, self.budgets, self.limited, self.smallest)
         return WidthMap(self.structure, start, self.smallest)
 
-    def judge(self, widths: NDArray[np.int64]) -> Outcome:
+    def judge(
+        self, widths: NDArray[np.int64], limits: NDArray[np.float64] | None = None
+    ) -> Outcome:
         """Evaluate complete candidates in one call and judge them.
 
         Args:
             widths: Units kept, int64 of shape [N, G].
+            limits: What each has to keep, float64 [N, B]; the budgets' own, which are the upper
+                ends of ranges, when left out.
 
         Raises:
             EvaluationError: If the evaluator answers with another number of evaluations than
@@ -111,7 +120,8 @@ class PruningProblem:
         rewards = np.array([self._reward(evaluation) for evaluation in evaluations])
         succeeded = np.isfinite(rewards)
         rewards[~succeeded] = rewards[succeeded].min() if succeeded.any() else 0.0
-        limits = np.array([budget.limit for budget in self.budgets])
+        if limits is None:
+            limits = np.repeat(self.front[-1:], len(candidates), axis=0)
         costs = np.stack([self._fractions(c, widths, evaluations) for c in self.limited], axis=1)
         costs = np.where(np.isnan(costs), np.maximum(1.0, limits), costs)
         feasible = (costs <= limits).all(axis=1) & succeeded

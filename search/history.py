@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ class AskedCandidate:
         widths: Units kept per channel group.
         reward: The trial's reward, higher is better; not-a-number where the evaluation failed.
         costs: Fractions of the dense network's cost.
-        feasible: Whether every budget is kept.
+        feasible: Whether every budget is kept; where budgets are ranges, at the limit that the
+            candidate was asked for.
         evaluations_before: Candidates the trial had asked for before this one.
     """
 
@@ -32,6 +34,11 @@ class AskedCandidate:
     costs: Mapping[str, float]
     feasible: bool
     evaluations_before: int
+
+    def keeps(self, limits: Mapping[str, float]) -> bool:
+        """Whether it was evaluated and costs no more than these fractions of dense."""
+        costs = self.costs
+        return math.isfinite(self.reward) and all(costs[c] <= x for c, x in limits.items())
 
 
 class TrialHistory:
@@ -121,19 +128,23 @@ class TrialHistory:
         return self.folder / f"{iteration:06d}.parquet"
 
 
-def pick_finalists(history: Sequence[AskedCandidate], count: int) -> list[AskedCandidate]:
+def pick_finalists(
+    history: Sequence[AskedCandidate], count: int, limits: Mapping[str, float] | None = None
+) -> list[AskedCandidate]:
     """The best feasible candidates of a trial.
 
     Args:
         history: What it asked for, in order.
         count: How many at most.
+        limits: What they must keep, as fractions of dense by cost, whatever they were asked for;
+            the budgets of the trial when left out.
 
     Returns:
         Different candidates by falling reward; of equal rewards the one asked for first.
     """
     first: dict[tuple[int, ...], AskedCandidate] = {}
     for candidate in history:
-        if candidate.feasible:
+        if candidate.feasible if limits is None else candidate.keeps(limits):
             first.setdefault(candidate.widths, candidate)
     return sorted(first.values(), key=lambda candidate: -candidate.reward)[:count]
 

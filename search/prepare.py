@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from ..envs.budget import parse_budgets
-from ..errors import EvaluationError
+from ..errors import EvaluationError, SpecError
 from ..models.cache import cache_folder
 from ..models.progress import SILENT, Progress
 from ..models.task import PruningTask, TaskSpec, load_task
@@ -140,7 +140,13 @@ def prepare(
     check_costs(limited)
     for trial in trials:
         make_reward(trial.reward)
-        check_agent(trial.agent)
+        agent = check_agent(trial.agent)
+        ranges = [name for name, limit in trial.budgets.items() if isinstance(limit, tuple)]
+        if ranges and not agent.follows_ranges:
+            raise SpecError(
+                f"The agent {trial.agent.name!r} searches for a single limit, but the budget "
+                f"{ranges[0]} is a range; write one limit, or take ppo-lagrangian or random."
+            )
     task_spec = spec.task
     if folder is not None and task_spec.weights is None and (folder.path / _WEIGHTS).is_file():
         task_spec = task_spec.model_copy(update={"weights": folder.path / _WEIGHTS})

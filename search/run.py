@@ -12,13 +12,14 @@ from typing import Any
 from .. import __version__
 from ..cluster.pool import EvaluatorPool
 from ..cluster.resources import EvaluatorResources
-from ..envs.budget import parse_budgets
+from ..envs.budget import Budget, parse_budgets
 from ..errors import ClusterError, EvaluationError, PruneTuneError, RunFolderError
 from ..models.artifact import save_artifact
 from ..models.progress import Progress
 from .cost_tables import measure_costs
+from .deliveries import Delivery, deliveries
 from .finalists import Finished, finish_candidates, test_dense
-from .history import AskedCandidate, TrialHistory, pick_finalists
+from .history import AskedCandidate, TrialHistory
 from .prepare import Prepared
 from .record import EvaluationRecord
 from .run_folder import RunFolder
@@ -156,36 +157,44 @@ class Run:
             dense = self._summary.dense
             tested = test_dense(self.prepared.factory, resources)
             self._write(dense=dense.model_copy(update={"test": tested}))
-        trials = {trial.name: trial for trial in self._trials}
-        histories = {trial.name: self._history(trial) for trial in self._trials}
-        failures = {name: each.failure for name, each in ended.items()}
+        wanted = {
+            each.name: each
+            for trial in self._trials
+            for each in deliveries(trial, self._budgets(trial))
+        }
+        of_trial = {trial.name: self._history(trial) for trial in self._trials}
+        histories = {name: of_trial[each.trial.name] for name, each in wanted.items()}
+        failures = {
+            name: ended[d.trial.name].failure for name, d in wanted.items() if d.trial.name in ended
+        }
         finalists = {
-            name: pick_finalists(asked, self.spec.finalists) for name, asked in histories.items()
+            name: each.finalists(histories[name], self.spec.finalists)
+            for name, each in wanted.items()
         }
         broken = {n: each.failure or "" for n, each in ended.items() if not each.final}
         there = {best.trial: best for best in self._still_good(histories, finalists)}
-        for name, trial in trials.items():
+        for name, delivery in wanted.items():
             if not finalists[name]:
                 reason = failures.get(name) or (
                     "No candidate kept all budgets; raise evaluations or the limits."
                 )
-                there[name] = self._without_network(trial, histories[name], reason)
+                there[name] = self._without_network(delivery, histories[name], reason)
 
         def arrived(
             name: str, candidate: AskedCandidate, result: Finished | PruneTuneError
         ) -> None:
             asked = histories[name]
             if isinstance(result, PruneTuneError):
-                there[name] = self._without_network(trials[name], asked, str(result))
+                there[name] = self._without_network(wanted[name], asked, str(result))
                 if isinstance(result, ClusterError):
                     broken[name] = str(result)
             else:
-                best = self._with_network(trials[name], asked, candidate, result)
+                best = self._with_network(wanted[name], asked, candidate, result)
                 chosen = tuple(each.widths for each in finalists[name])
                 there[name] = best.model_copy(
                     update={"finalists": chosen, "error": failures.get(name)}
                 )
-            self._write(best=tuple(there[n] for n in trials if n in there))
+            self._write(best=tuple(there[n] for n in wanted if n in there))
 
         missing = {name: chosen for name, chosen in finalists.items() if name not in there}
         if missing:
@@ -197,7 +206,7 @@ class Run:
                 self.progress,
                 arrived,
             )
-        self._write(best=tuple(there[name] for name in trials))
+        self._write(best=tuple(there[name] for name in wanted))
         return broken
 
     def _still_good(
@@ -215,13 +224,13 @@ class Run:
                 yield best.model_copy(update=_counts(asked))
 
     def _without_network(
-        self, trial: TrialSpec, asked: Sequence[AskedCandidate], reason: str
+        self, delivery: Delivery, asked: Sequence[AskedCandidate], reason: str
     ) -> Best:
-        return Best(**self._common(trial, asked), error=reason)
+        return Best(**self._common(delivery, asked), error=reason)
 
     def _with_network(
         self,
-        trial: TrialSpec,
+        delivery: Delivery,
         asked: Sequence[AskedCandidate],
         candidate: AskedCandidate,
         finished: Finished,
@@ -230,14 +239,14 @@ class Run:
         task = self.prepared.task
         delivered: dict[str, float] = {}
         try:
-            delivered = measure_costs(trial.budgets, finished.network, task)
+            delivered = measure_costs(delivery.budget, finished.network, task)
         except EvaluationError as error:
             # The network is there all the same; nobody must lose it to a cost that broke.
-            self.progress.note(f"{trial.title}: {error}")
+            self.progress.note(f"{delivery.trial.title}: {error}")
         best = Best(
-            **self._common(trial, asked),
-            feasible=candidate.feasible
-            and self.prepared.costs.keeps_own(self._limits(trial), delivered),
+            **self._common(delivery, asked),
+            # Finalists keep the tabulated limits; a cost of the user's own may have moved since.
+            feasible=self.prepared.costs.keeps_own(delivery.limits, delivered),
             widths=candidate.widths,
             costs=dict(candidate.costs),
             measured=delivered,
@@ -250,7 +259,7 @@ class Run:
             test_before=finished.test_before,
             test_after=finished.test_after,
             finetune_epochs=self.spec.finetune.epochs,
-            artifact=f"best/{trial.name}",
+            artifact=f"best/{delivery.name}",
         )
         assert best.artifact is not None
         names = [group.name for group in structure.groups]
@@ -279,32 +288,33 @@ class Run:
                 "prunetune": __version__,
                 "run": self.folder.name,
                 "task": task.digest,
-                "budgets": self._limits(trial),
+                "budgets": dict(delivery.limits),
                 "criterion": self.spec.criterion,
-                "trial": trial.model_dump(mode="json"),
+                "trial": delivery.trial.model_dump(mode="json"),
                 "finetune": self.spec.finetune.model_dump(mode="json"),
             },
             measured=measured,
         )
         return best
 
-    def _common(self, trial: TrialSpec, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
+    def _common(self, delivery: Delivery, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
+        trial, several = delivery.trial, delivery.is_one_of_several
         return {
-            "trial": trial.name,
+            "trial": delivery.name,
+            "search": trial.name if several else None,
+            "limits": delivery.limits if several else {},
             "reward": trial.reward.name,
-            "budget": trial.budgets,
+            "budget": delivery.budget,
             "agent": trial.agent.name,
             "seed": trial.seed,
             "stopped": stopped_at(self.folder.rungs, trial.name) is not None,
             **_counts(asked),
         }
 
-    def _limits(self, trial: TrialSpec) -> dict[str, float]:
-        """The trial's budgets as fractions of the dense network's costs."""
+    def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
         structure = self.prepared.evaluator.groups.structure
         costs = self.prepared.costs.costs(structure)
-        budgets = parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
-        return {budget.cost: budget.limit for budget in budgets}
+        return parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
 
     # --- summary ----------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..envs.budget import limit_text
 from ..errors import RunFolderError
 from .run_folder import write_durably
-from .spec_model import StoppingSpec
+from .spec_model import BudgetSpec, StoppingSpec
 
 __all__ = ["Rungs", "stopped_at"]
 
@@ -42,9 +42,7 @@ class Rungs:
         reached = [rung for rung in self.rungs if before < rung <= now]
         return reached[-1] if reached else None
 
-    def goes_on(
-        self, rung: int, budgets: Mapping[str, float | str], trial: str, yardstick: float
-    ) -> bool:
+    def goes_on(self, rung: int, budgets: BudgetSpec, trial: str, yardstick: float) -> bool:
         """Decide once and for all whether a search goes on beyond a rung.
 
         Args:
@@ -110,6 +108,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"The file {path} cannot be read: {error}") from error
 
 
-def _text(budgets: Mapping[str, float | str]) -> str:
-    text = ",".join(f"{cost}{limit}" for cost, limit in sorted(budgets.items()))
+def _text(budgets: BudgetSpec) -> str:
+    text = ",".join(f"{cost}{limit_text(limit)}" for cost, limit in sorted(budgets.items()))
     return re.sub(r"[^\w.%,-]+", "-", text)

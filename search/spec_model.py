@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..cluster.connect import ClusterSpec
+from ..envs.budget import Limit
 from ..models.candidates import Repair
 from ..models.task import TaskSpec
 from ..models.training import TrainingSpec
@@ -23,8 +24,11 @@ __all__ = [
     "StoppingSpec",
 ]
 
-BudgetSpec = Annotated[dict[str, float | str], Field(min_length=1)]
-"""Limit by name of cost: a fraction of dense (``0.5``, ``"50%"``) or absolute (``"60M"``)."""
+BudgetSpec = Annotated[dict[str, Limit | tuple[Limit, Limit]], Field(min_length=1)]
+"""Limit by name of cost: a fraction of dense (``0.5``, ``"50%"``) or absolute (``"60M"``).
+
+A pair is a range, from its lower to its upper limit.
+"""
 
 
 class AgentSpec(BaseModel):
@@ -113,7 +117,7 @@ class CompareSpec(BaseModel):
 
     @field_validator("budgets")
     @classmethod
-    def _check_budgets(cls, values: tuple[dict[str, float | str], ...]) -> Any:
+    def _check_budgets(cls, values: tuple[BudgetSpec, ...]) -> Any:
         for value in values:
             _check_limits(value)
         return values
@@ -172,7 +176,7 @@ class SearchSpec(BaseModel):
 
     @field_validator("budgets")
     @classmethod
-    def _check_budgets(cls, value: dict[str, float | str]) -> dict[str, float | str]:
+    def _check_budgets(cls, value: BudgetSpec) -> BudgetSpec:
         _check_limits(value)
         return value
 
@@ -188,11 +192,12 @@ class SearchSpec(BaseModel):
         return self.compare.seeds or (self.seed,)
 
 
-def _check_limits(budgets: dict[str, float | str]) -> None:
+def _check_limits(budgets: BudgetSpec) -> None:
     # What is written with a unit is read, and refused, where the network is known.
-    for cost, limit in budgets.items():
-        if not isinstance(limit, str) and not (math.isfinite(limit) and limit > 0):
-            raise ValueError(f"the budget {cost}: {limit:g} must be above 0")
+    for cost, written in budgets.items():
+        for limit in written if isinstance(written, tuple) else (written,):
+            if not isinstance(limit, str) and not (math.isfinite(limit) and limit > 0):
+                raise ValueError(f"the budget {cost}: {limit:g} must be above 0")
 
 
 def _short(value: Any) -> str:

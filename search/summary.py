@@ -59,7 +59,10 @@ class Best(_Part):
     """What a search ended with. Accuracies are fractions; without a network all are ``None``.
 
     Attributes:
-        trial: The search's name.
+        trial: The search's name; of a search over ranges of budgets, which delivers several
+            networks, with the limits of this one.
+        search: The name of that search; ``None`` where it is ``trial``.
+        limits: What this network keeps as fractions of dense, where the search had ranges.
         reward: The reward's name.
         budget: As the user wrote it.
         agent: The agent's name.
@@ -87,6 +90,8 @@ class Best(_Part):
     """
 
     trial: str
+    search: str | None = None
+    limits: dict[str, float] = Field(default_factory=dict)
     reward: str
     budget: dict[str, float | str]
     agent: str
@@ -110,6 +115,11 @@ class Best(_Part):
     test_after: float | None = None
     finetune_epochs: int | None = None
     artifact: str | None = None
+
+    @property
+    def search_name(self) -> str:
+        """The name of the search, under which its history is kept."""
+        return self.search or self.trial
 
 
 class Summary(_Part):

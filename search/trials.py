@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
+from ..envs.budget import limit_text
 from ..rewards.registry import RewardSpec
 from .spec_model import AgentSpec, BudgetSpec, SearchSpec
 
@@ -37,7 +37,7 @@ class TrialSpec(BaseModel):
     @property
     def title(self) -> str:
         """For people."""
-        budgets = ", ".join(f"{cost} {limit}" for cost, limit in self.budgets.items())
+        budgets = ", ".join(f"{cost} {limit_text(x)}" for cost, x in self.budgets.items())
         return f"{_short(self.reward.name)} | {budgets} | {_short(self.agent.name)} | {self.seed}"
 
 
@@ -58,13 +58,13 @@ def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
 
 def _grid(
     rewards: tuple[RewardSpec, ...],
-    budgets: tuple[Mapping[str, float | str], ...],
+    budgets: tuple[BudgetSpec, ...],
     agents: tuple[AgentSpec, ...],
     seeds: tuple[int, ...],
 ) -> tuple[TrialSpec, ...]:
     reward_names = _unique([_short(reward.name) for reward in rewards])
     budget_names = _unique(
-        ["-".join(f"{_short(cost)}{limit}" for cost, limit in each.items()) for each in budgets]
+        ["-".join(f"{_short(cost)}{limit_text(x)}" for cost, x in each.items()) for each in budgets]
     )
     agent_names = _unique([_short(agent.name) for agent in agents])
     trials = []

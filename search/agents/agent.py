@@ -47,6 +47,8 @@ class Agent(ABC):
     """
 
     name: ClassVar[str]
+    follows_ranges: ClassVar[bool] = False
+    """Whether it searches for all limits of a range, and not for a single one."""
 
     def __init__(self, problem: PruningProblem, seed: int, evaluations: int) -> None:
         self.problem = problem

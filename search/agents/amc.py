@@ -41,6 +41,7 @@ class AmcAgent(LagrangianAgent):
     """
 
     name = "amc"
+    follows_ranges = False
 
     def __init__(
         self,

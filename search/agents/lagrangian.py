@@ -55,7 +55,8 @@ class LagrangianAgent(Agent):
         decide: "together" or "in-order".
         start: What an untrained policy's mean is, deciding together: "sensitivity" or "uniform".
         candidates: Episodes of one iteration, whose candidates are evaluated in parallel; by
-            default about 20 (together) or 32, a divisor of ``evaluations`` where there is one.
+            default about 20 (together; 40 where budgets are ranges) or 32, a divisor of what is
+            left of ``evaluations`` where there is one.
         init_from: Folder of a run whose policy it starts from, with another network (only
             in-order), other budgets or another reward; ``RUN/tune/TRIAL`` of a comparison. What
             that policy started from is taken over with it.
@@ -85,6 +86,7 @@ class LagrangianAgent(Agent):
     """
 
     name = "ppo-lagrangian"
+    follows_ranges = True
 
     def __init__(
         self,
@@ -137,6 +139,9 @@ class LagrangianAgent(Agent):
             multiplier_max=multiplier_max,
             deviations=deviations,
         )
+        contexts = len(problem.front)
+        if contexts > 1 and not settings.together:
+            raise ValueError("ranges of budgets need decide: together")
         self._environment = environment
         self._earlier = None if init_from is None else EarlierPolicy.load(init_from)
         self._sensitivity = None if self._earlier is None else self._earlier.sensitivity
@@ -146,8 +151,10 @@ class LagrangianAgent(Agent):
         self._narrowed = narrowed
         if candidates is None:
             left = evaluations - len(narrowed)
+            # Candidates of one limit are compared with each other alone.
+            about = settings.candidates * (2 if contexts > 1 else 1)
             settings = dataclasses.replace(
-                settings, candidates=candidates_per_iteration(left, settings.candidates)
+                settings, candidates=max(candidates_per_iteration(left, about), 2 * contexts)
             )
         # More candidates than it may ask for would leave it without a single iteration.
         most = max(1, min(settings.candidates, evaluations - len(narrowed)))
@@ -171,8 +178,9 @@ class LagrangianAgent(Agent):
             result = self._algorithm.train()
         except Exception as error:
             raise _ours(error) or error from None
-        widths, evaluations = self._finished(self._algorithm)
-        outcome = dataclasses.replace(self.problem, evaluate=lambda _: evaluations).judge(widths)
+        widths, limits, evaluations = self._finished(self._algorithm)
+        known = dataclasses.replace(self.problem, evaluate=lambda _: evaluations)
+        outcome = known.judge(widths, limits)
         return Iteration(widths, outcome, self._figures(result["lagrangian"]))
 
     def save(self, folder: Path) -> None:
@@ -217,15 +225,21 @@ class LagrangianAgent(Agent):
     def _figures(self, results: Mapping[str, Any]) -> dict[str, float]:
         figures = _flat(results)
         if self._settings.together:  # whose costs are shares of their limits
-            for budget in self.problem.budgets:
-                figures[f"episode_costs/{budget.cost}"] *= budget.limit
+            front = self.problem.front
+            for context, limits in enumerate(front):
+                for budget, limit in zip(self.problem.budgets, limits, strict=True):
+                    name = budget.cost + (f"@{context}" if len(front) > 1 else "")
+                    figures[f"episode_costs/{name}"] *= limit
         return figures
 
-    def _finished(self, algorithm: RememberingPPO) -> tuple[NDArray[np.int64], list[Evaluation]]:
-        """Candidates of the last iteration, as the environment judged them."""
+    def _finished(
+        self, algorithm: RememberingPPO
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], list[Evaluation]]:
+        """Candidates of the last iteration, what they had to keep, and their evaluations."""
         infos = [episode.get_infos(-1) for episode in algorithm.sampled if episode.is_done]
         widths = np.array([info["widths"] for info in infos], dtype=np.int64)
-        return widths, [self._evaluation(info) for info in infos]
+        limits = self.problem.front[[info.get("context", 0) for info in infos]]
+        return widths, limits, [self._evaluation(info) for info in infos]
 
     def _evaluation(self, info: Mapping[str, Any]) -> Evaluation:
         numbers = {name: float(value) for name, value in info.get("evaluation", {}).items()}

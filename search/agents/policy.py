@@ -195,6 +195,7 @@ def build_policy(
         .constraints(
             limits=[1.0 if together else each.limit for each in problem.budgets],
             names=[budget.cost for budget in problem.budgets],
+            contexts=len(problem.front),
             rule=settings.multiplier_rule,
             multiplier_learning_rate=settings.multiplier_learning_rate,
             multiplier_damping=settings.multiplier_damping,

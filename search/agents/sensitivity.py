@@ -40,8 +40,8 @@ def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[
 class SensitivityAgent(BlackBoxAgent):
     """Narrows one group at a time and allocates widths by what that lost; no search.
 
-    The allocation of the budgets comes first, then those of smaller limits. What it asks for in
-    all does not depend on how much it may ask for beyond that.
+    The allocation of the budgets comes first, then those of smaller limits; of ranges, one for each
+    limit. What it asks for in all does not depend on how much it may ask for beyond that.
 
     Args:
         problem: What is searched.
@@ -55,6 +55,7 @@ class SensitivityAgent(BlackBoxAgent):
     """
 
     name = "sensitivity"
+    follows_ranges = True
 
     def __init__(
         self, problem: PruningProblem, seed: int, evaluations: int, allocations: int = 8
@@ -82,7 +83,8 @@ class SensitivityAgent(BlackBoxAgent):
             return
         self._sensitivity = Sensitivity.fit(self.problem, widths, outcome.rewards)
         shares = np.linspace(1.0, 0.9, self._allocations)
-        limits = shares[:, None] * [budget.limit for budget in self.problem.budgets]
+        front = self.problem.front
+        limits = front if len(front) > 1 else shares[:, None] * front
         allocated = self._sensitivity.allocate(self.problem, limits)
         self._waiting = np.array(list(dict.fromkeys(map(tuple, allocated.tolist()))))
 

@@ -128,7 +128,8 @@ def start_from(algorithm: LagrangianPPO, earlier: EarlierPolicy) -> None:
     if not all(answer.get() for answer in algorithm.learner_group.foreach_learner(replace)):
         raise SpecError(
             f"init_from: the policy of {earlier.source} is for another number of groups or "
-            "budgets, or has other hidden layers; only decide: in-order carries over from one network to another."
+            "budgets, or has other hidden layers; only decide: in-order carries over from one "
+            "network to another."
         )
     algorithm.env_runner_group.sync_weights(
         from_worker_or_learner_group=algorithm.learner_group, inference_only=True

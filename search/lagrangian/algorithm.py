@@ -27,7 +27,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from .config import LagrangianPPOConfig
-from .connectors import step_costs
+from .connectors import episode_context, step_costs
 from .learner import LagrangianLearner
 
 __all__ = ["LagrangianPPO", "episode_costs"]
@@ -41,10 +41,11 @@ class LagrangianPPO(PPO):
     """PPO under constraints on the mean undiscounted costs of an episode.
 
     ``train()`` returns, under ``lagrangian``: ``multipliers`` and ``episode_costs`` by name of the
-    cost (the means of this iteration and the multipliers that its update used),
-    ``feasible_share`` (episodes of this iteration within all limits), ``episodes`` (their number),
-    ``episode_return`` (their mean), ``entropy`` of the policy by module, in nats, and, where the
-    KL loss is on, ``kl_coefficient`` by module. Under Tune all of them become TensorBoard curves.
+    cost, with several contexts by ``NAME@CONTEXT`` (the means of this iteration and the multipliers
+    that its update used), ``feasible_share`` (episodes of this iteration within all limits),
+    ``episodes`` (their number), ``episode_return`` (their mean), ``entropy`` of the policy by
+    module, in nats, and, where the KL loss is on, ``kl_coefficient`` by module. Under Tune all of
+    them become TensorBoard curves.
 
     Every iteration seeds all processes from the config's seed and its own number. A run that is
     stopped after any iteration and restored therefore samples what it would have sampled, and
@@ -71,18 +72,23 @@ class LagrangianPPO(PPO):
         episodes = self._sample()
         if not episodes:
             return
-        costs = episode_costs(episodes, len(constraints.limits))
-        mean = costs.mean(axis=0) if len(costs) else np.full(len(constraints.limits), np.nan)
+        contexts = self.config.contexts
+        costs = episode_costs(episodes, len(self.config.limits))
+        finished = _contexts([each for each in episodes if each.is_done], contexts)
+        per_context = [costs[finished == context] for context in range(contexts)]
+        mean = np.concatenate([_mean(each) for each in per_context])
         # Before the policy: a multiplier that lags an iteration behind overshoots more.
-        held = mean + self.config.cost_deviations * costs.std(axis=0) if len(costs) else mean
+        deviations = self.config.cost_deviations
+        held = np.concatenate([_mean(each) + deviations * _std(each) for each in per_context])
         multipliers = self._on_learners(lambda learner: learner.update_multipliers(held))[0]
         returns = np.array([episode.get_return() for episode in episodes], dtype=np.float64)
-        self._on_learners(lambda learner: learner.set_reward_scale(returns))
+        where = _contexts(episodes, contexts)
+        self._on_learners(lambda learner: learner.set_reward_scale(returns, where))
         self._learn(episodes)
         for name, cost, multiplier in zip(constraints.names, mean, multipliers, strict=True):
             self._report("episode_costs", name, value=float(cost))
             self._report("multipliers", name, value=float(multiplier))
-        within = np.all(costs <= np.array(constraints.limits), axis=1)
+        within = np.all(costs <= np.array(self.config.limits), axis=1)
         self._report("feasible_share", value=float(within.mean()) if len(costs) else float("nan"))
         self._report("episodes", value=float(len(costs)))
         self._report("episode_return", value=float(np.mean(returns)))
@@ -173,6 +179,18 @@ def episode_costs(episodes: Sequence[SingleAgentEpisode], count: int) -> NDArray
         for episode in finished
     ]
     return np.array(totals, dtype=np.float64).reshape(len(finished), count)
+
+
+def _contexts(episodes: Sequence[SingleAgentEpisode], count: int) -> NDArray[np.int64]:
+    return np.array([episode_context(each, count) for each in episodes], dtype=np.int64)
+
+
+def _mean(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    return costs.mean(axis=0) if len(costs) else np.full(costs.shape[1], np.nan)
+
+
+def _std(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    return costs.std(axis=0) if len(costs) else np.full(costs.shape[1], np.nan)
 
 
 def _seed_process(*entropy: int) -> int:

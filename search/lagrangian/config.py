@@ -45,6 +45,7 @@ class LagrangianPPOConfig(PPOConfig):
         super().__init__(algo_class=algo_class or LagrangianPPO)
         self.limits: list[float] = []
         self.cost_names: list[str] | None = None
+        self.contexts = 1
         self.multiplier_rule: Rule = "lagrange"
         self.multiplier_learning_rate = 1.0
         self.multiplier_damping = 5.0
@@ -78,6 +79,7 @@ class LagrangianPPOConfig(PPOConfig):
         *,
         limits: Sequence[float] = NotProvided,
         names: Sequence[str] = NotProvided,
+        contexts: int = NotProvided,
         rule: Rule = NotProvided,
         multiplier_learning_rate: float = NotProvided,
         multiplier_damping: float = NotProvided,
@@ -96,6 +98,11 @@ class LagrangianPPOConfig(PPOConfig):
         Args:
             limits: Largest admissible mean undiscounted episode cost, one per cost.
             names: Names of the costs in results; "0", "1", ... by default.
+            contexts: Number K of contexts. An environment whose episodes differ in what they may
+                spend reports which of K cases an episode is, as ``info["context"]`` from 0 to
+                K - 1, and its costs as shares of that limit. Every context has multipliers of its
+                own, and its episodes are compared with each other only. An iteration in which a
+                context has no finished episode moves no multiplier.
             rule: "lagrange" (projected gradient) or "pid" (Stooke et al. 2020).
             multiplier_learning_rate: Step of "lagrange".
             multiplier_damping: Damping of "lagrange"; 0 is the plain projected gradient.
@@ -118,6 +125,7 @@ class LagrangianPPOConfig(PPOConfig):
         given: dict[str, Any] = {
             "limits": limits,
             "cost_names": names,
+            "contexts": contexts,
             "multiplier_rule": rule,
             "multiplier_learning_rate": multiplier_learning_rate,
             "multiplier_damping": multiplier_damping,
@@ -167,20 +175,24 @@ class LagrangianPPOConfig(PPOConfig):
         return self
 
     def get_constraints(self) -> Constraints:
-        """The constraints as one object.
+        """The constraints as one object, those of every context after those of the one before.
 
         Raises:
             ValueError: If they make no sense.
         """
-        count = len(self.limits)
+        if self.contexts < 1:
+            raise ValueError("contexts must be at least 1")
+        names = self.cost_names or [str(number) for number in range(len(self.limits))]
+        if self.contexts > 1:
+            names = [f"{name}@{context}" for context in range(self.contexts) for name in names]
         return Constraints(
-            limits=tuple(float(limit) for limit in self.limits),
-            names=tuple(self.cost_names or map(str, range(count))),
+            limits=tuple(float(limit) for limit in self.limits) * self.contexts,
+            names=tuple(names),
             rule=self.multiplier_rule,
             learning_rate=self.multiplier_learning_rate,
             damping=self.multiplier_damping,
             pid=PidGains(**cast("dict[str, Any]", self.multiplier_pid)),
-            initial=tuple(self.initial_multipliers or ()),
+            initial=tuple(self.initial_multipliers or ()) * self.contexts,
             maximum=self.multiplier_max,
             window=self.cost_window,
         )

@@ -19,17 +19,20 @@ from scipy.stats import rankdata
 from ...errors import EvaluationError
 
 __all__ = [
+    "CONTEXTS",
     "COSTS",
     "COST_VALUE_TARGETS",
     "ConstrainedAdvantages",
     "CostsFromInfos",
     "combine_advantages",
     "cost_value_targets",
+    "episode_context",
     "rank_utilities",
     "step_costs",
 ]
 
 COSTS = "costs"
+CONTEXTS = "contexts"
 COST_VALUE_TARGETS = "cost_value_targets"
 
 
@@ -62,13 +65,34 @@ def step_costs(episode: SingleAgentEpisode, count: int, steps: int) -> NDArray[n
     return costs
 
 
-class CostsFromInfos(ConnectorV2):
-    """Writes the column ``costs``, one row per transition and a 0 for the bootstrap step.
+def episode_context(episode: SingleAgentEpisode, contexts: int) -> int:
+    """The context of an episode, in which its limits and multipliers are.
 
-    Must run after RLlib has made every episode one step longer and before it batches.
+    Args:
+        episode: An episode whose last info has ``context``; without it the context is 0.
+        contexts: Number of contexts K.
+
+    Raises:
+        EvaluationError: If it is not an integer from 0 to K - 1.
+    """
+    value = episode.get_infos(-1).get("context", 0)
+    if not isinstance(value, (int, np.integer)) or not 0 <= value < contexts:
+        raise EvaluationError(
+            f"The environment must report a context from 0 to {contexts - 1} in info['context'], "
+            f"but it reported {value!r}."
+        )
+    return int(value)
+
+
+class CostsFromInfos(ConnectorV2):
+    """Writes the columns ``costs`` and ``contexts``, one row per transition.
+
+    The row of the bootstrap step has the cost 0. Must run after RLlib has made every episode one
+    step longer and before it batches.
 
     Args:
         count: Number of costs.
+        contexts: Number of contexts.
     """
 
     def __init__(
@@ -77,30 +101,36 @@ class CostsFromInfos(ConnectorV2):
         input_action_space: Any = None,
         *,
         count: int,
+        contexts: int = 1,
     ) -> None:
         super().__init__(input_observation_space, input_action_space)
         self._count = count
+        self._contexts = contexts
 
     def __call__(
         self, *, batch: dict[str, Any], episodes: Sequence[SingleAgentEpisode], **kwargs: Any
     ) -> Any:
-        """Add the column for all episodes."""
+        """Add the columns for all episodes."""
         for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
             length = len(episode)
             costs = np.zeros((length, self._count), dtype=np.float32)
             costs[:-1] = step_costs(episode, self._count, length - 1)
             self.add_n_batch_items(batch, COSTS, costs, length, episode)
+            context = episode_context(episode, self._contexts)
+            contexts = np.full(length, context, dtype=np.int64)
+            self.add_n_batch_items(batch, CONTEXTS, contexts, length, episode)
         return batch
 
 
 class ConstrainedAdvantages(ConnectorV2):
     """Cost advantages by GAE, and the advantage of the Lagrangian in place of the reward's.
 
-    Must run after RLlib's own ``GeneralAdvantageEstimation``, on the batched tensors.
+    Must run after RLlib's own ``GeneralAdvantageEstimation``, on the batched tensors. Episodes are
+    compared with those of their own context only.
 
     Args:
-        multipliers: Returns the present multipliers, float64 [B].
-        scale: Returns the spread of rewards that ``ranked`` measures advantages in.
+        multipliers: Returns the present multipliers, float64 [K, B].
+        scale: Returns the spread of rewards that ``ranked`` measures advantages in, float64 [K].
         gamma: Discount of costs; 1 because a budget limits an undiscounted total.
         lambda_: GAE parameter of costs.
         normalise: See :func:`combine_advantages`.
@@ -112,7 +142,7 @@ class ConstrainedAdvantages(ConnectorV2):
         input_action_space: Any = None,
         *,
         multipliers: Callable[[], NDArray[np.float64]],
-        scale: Callable[[], float],
+        scale: Callable[[], NDArray[np.float64]],
         gamma: float,
         lambda_: float,
         normalise: str,
@@ -139,14 +169,21 @@ class ConstrainedAdvantages(ConnectorV2):
                 self._gamma,
                 self._lambda,
             )
-            advantages = combine_advantages(
-                (columns[Postprocessing.VALUE_TARGETS] - values).cpu().numpy(),
-                targets - cost_values,
-                columns[Columns.LOSS_MASK].cpu().numpy(),
-                self._multipliers(),
-                self._normalise,
-                self._scale(),
-            )
+            rewards = (columns[Postprocessing.VALUE_TARGETS] - values).cpu().numpy()
+            mask = columns[Columns.LOSS_MASK].cpu().numpy()
+            contexts = columns[CONTEXTS].cpu().numpy()
+            multipliers, scale = self._multipliers(), self._scale()
+            advantages = np.zeros(len(rewards), dtype=np.float32)
+            for context in np.unique(contexts[mask]):
+                rows = contexts == context
+                advantages[rows] = combine_advantages(
+                    rewards[rows],
+                    (targets - cost_values)[rows],
+                    mask[rows],
+                    multipliers[context],
+                    self._normalise,
+                    float(scale[context]),
+                )
             device = values.device
             columns[COST_VALUE_TARGETS] = torch.from_numpy(targets).to(device)
             columns[Postprocessing.ADVANTAGES] = torch.from_numpy(advantages).to(device)

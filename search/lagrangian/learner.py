@@ -38,7 +38,8 @@ class LagrangianLearner(PPOTorchLearner):
         """Build networks, optimisers, and the connectors that turn infos into advantages."""
         super().build()
         self.multipliers = Multipliers(self.config.get_constraints())
-        self._reward_scale: float | None = None
+        self._contexts = int(self.config.contexts)
+        self._reward_scales = np.full(self._contexts, np.nan)
         self._timestep = 0
         self._max_std = Scheduler(
             fixed_value_or_schedule=self.config.max_std,
@@ -46,12 +47,13 @@ class LagrangianLearner(PPOTorchLearner):
             device=self._device,
         )
         self._learner_connector.insert_after(
-            AddOneTsToEpisodesAndTruncate, CostsFromInfos(count=len(self.multipliers.values))
+            AddOneTsToEpisodesAndTruncate,
+            CostsFromInfos(count=len(self.config.limits), contexts=self._contexts),
         )
         self._learner_connector.append(
             ConstrainedAdvantages(
-                multipliers=lambda: self.multipliers.values,
-                scale=lambda: self._reward_scale or 1.0,
+                multipliers=lambda: self.multipliers.values.reshape(self._contexts, -1),
+                scale=lambda: np.nan_to_num(self._reward_scales, nan=1.0),
                 gamma=self.config.cost_gamma,
                 lambda_=self.config.cost_lambda,
                 normalise=self.config.normalise_advantages,
@@ -78,19 +80,25 @@ class LagrangianLearner(PPOTorchLearner):
         return loss + config.cost_vf_loss_coeff * cost_vf_loss
 
     def update_multipliers(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move the multipliers by the episode costs [B] of the whole batch."""
+        """Move the multipliers by the episode costs [K x B] of the whole batch."""
         return self.multipliers.update(costs)
 
-    def set_reward_scale(self, returns: NDArray[np.float64]) -> None:
-        """Take the spread of the first batch whose returns [N] differ as the unit of rewards.
+    def set_reward_scale(self, returns: NDArray[np.float64], contexts: NDArray[np.int64]) -> None:
+        """Take the spread of the first batch whose returns differ as the unit of rewards.
 
         The distance of the quartiles, as a robust standard deviation: one candidate that is
         broken must not make all others look alike. It stays, since it is what multipliers are
-        prices in.
+        prices in; every context has its own.
+
+        Args:
+            returns: Of episodes, float64 [N].
+            contexts: Theirs, int64 [N].
         """
-        spread = float(np.subtract(*np.percentile(returns, [75, 25]))) / _NORMAL_QUARTILES
-        if self._reward_scale is None and spread > 0 and np.isfinite(spread):
-            self._reward_scale = spread
+        for context in np.unique(contexts):
+            quartiles = np.percentile(returns[contexts == context], [75, 25])
+            spread = float(np.subtract(*quartiles)) / _NORMAL_QUARTILES
+            if np.isnan(self._reward_scales[context]) and spread > 0 and np.isfinite(spread):
+                self._reward_scales[context] = spread
 
     def update_kl_coefficients(self, divergence: Mapping[str, float]) -> dict[str, float]:
         """Adapt PPO's KL coefficients to the mean divergence over all learners.
@@ -128,7 +136,7 @@ class LagrangianLearner(PPOTorchLearner):
         if self._check_component(_COMPONENT, components, not_components):
             state[_COMPONENT] = {
                 "multipliers": self.multipliers.get_state(),
-                "reward_scale": self._reward_scale,
+                "reward_scales": self._reward_scales.copy(),
                 "kl_coefficients": {
                     module_id: float(self.curr_kl_coeffs_per_module[module_id])
                     for module_id in self.module.keys()
@@ -144,7 +152,7 @@ class LagrangianLearner(PPOTorchLearner):
         if ours is None:
             return
         self.multipliers.set_state(ours["multipliers"])
-        self._reward_scale = ours["reward_scale"]
+        self._reward_scales = np.array(ours["reward_scales"], dtype=np.float64)
         for module_id, value in ours["kl_coefficients"].items():
             variable = self.curr_kl_coeffs_per_module[module_id]
             variable.data = torch.full_like(variable.data, value)

@@ -6,24 +6,24 @@ import math
 
 from matplotlib.figure import Figure
 
-from .figures import line_styles, make_figure, series_name, shared_legend
-from .results import Results, budget_text, cost_name
+from .figures import line_styles, make_figure, search_name, searched, shared_legend
+from .results import Results, cost_name
 
 __all__ = ["multipliers_over_iterations", "policies_over_iterations"]
 
 
 def multipliers_over_iterations(results: Results) -> Figure | None:
     """Lagrange multipliers of every trial that has some."""
-    trials = [best for best in results.bests if results.multipliers.get(best.trial)]
+    trials = [b for b in searched(results.bests) if results.multipliers.get(b.search_name)]
     if not trials:
         return None
     figure, (axes,) = make_figure(1, 3.4)
-    labels = [f"{series_name(b, results)}, {budget_text(b.budget)}" for b in trials]
+    labels = [search_name(best, results) for best in trials]
     styles = line_styles(labels)
     drawn = set()
     for best, label in zip(trials, labels, strict=True):
         colour, _, dash = styles[label]
-        rows = results.multipliers[best.trial]
+        rows = results.multipliers[best.search_name]
         for cost in rows[0]:
             shown = "_nolegend_" if (label, cost) in drawn else f"{label}: {cost_name(cost)}"
             drawn.add((label, cost))
@@ -41,18 +41,18 @@ def policies_over_iterations(results: Results) -> Figure | None:
     Returns:
         Two panels, or ``None`` when no agent has a policy.
     """
-    trials = [best for best in results.bests if results.policies.get(best.trial)]
+    trials = [b for b in searched(results.bests) if results.policies.get(b.search_name)]
     if not trials:
         return None
     figure, panels = make_figure(2, 3.4, shared=False)
-    labels = [f"{series_name(b, results)}, {budget_text(b.budget)}" for b in trials]
+    labels = [search_name(best, results) for best in trials]
     styles = line_styles(labels)
     titles = {"return": "mean reward of the candidates", "entropy": "entropy of the policy, nats"}
     for (figure_name, title), axes in zip(titles.items(), panels, strict=True):
         drawn = set()
         for best, label in zip(trials, labels, strict=True):
             colour, _, dash = styles[label]
-            rows = results.policies[best.trial]
+            rows = results.policies[best.search_name]
             values = [row.get(figure_name, math.nan) for row in rows]
             shown = "_nolegend_" if label in drawn else label
             drawn.add(label)

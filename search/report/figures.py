@@ -147,7 +147,7 @@ def learning_curves(results: Results) -> Figure | None:
         One panel a budget, or ``None`` without histories. A thin line is one seed, the thick one
         their median.
     """
-    trials = [best for best in results.bests if results.histories.get(best.trial)]
+    trials = [best for best in results.bests if results.histories.get(best.search_name)]
     budgets = list(dict.fromkeys(budget_text(best.budget) for best in trials))
     if not budgets:
         return None
@@ -179,8 +179,9 @@ def _curve(best: Best, results: Results) -> np.ndarray:
     """Accuracy of the incumbent after each candidate; not-a-number before the first feasible."""
     accuracy, highest = math.nan, -math.inf
     curve = []
-    for asked in results.histories[best.trial]:
-        if asked.feasible and asked.reward > highest:
+    for asked in results.histories[best.search_name]:
+        kept = asked.keeps(best.limits) if best.limits else asked.feasible
+        if kept and asked.reward > highest:
             highest = asked.reward
             accuracy = results.validation_accuracy(asked.widths)
         curve.append(accuracy)
@@ -218,29 +219,29 @@ def layer_widths(results: Results) -> Figure | None:
 
 def costs_over_iterations(results: Results) -> Figure | None:
     """Mean cost of the candidates, by cost and budget, against candidates asked for."""
-    trials = [best for best in results.bests if results.histories.get(best.trial)]
+    trials = [best for best in searched(results.bests) if results.histories.get(best.search_name)]
     names = list(dict.fromkeys(cost for best in trials for cost in best.budget))
     if not names:
         return None
     figure, panels = make_figure(len(names), 3.4)
-    styles = line_styles([f"{series_name(b, results)}, {budget_text(b.budget)}" for b in trials])
+    styles = line_styles([search_name(best, results) for best in trials])
     for name, axes in zip(names, panels, strict=True):
         drawn = set()
         # Of the user's own costs nobody knows whether there are fractions of the dense network's.
         scale = 1 if is_reference(name) else 100
         for best in trials:
-            history = results.histories[best.trial]
+            history = results.histories[best.search_name]
             values = np.asarray([asked.costs.get(name, math.nan) for asked in history])
             # Means over a fortieth of the search: single candidates are an unreadable cloud.
             pieces = np.array_split(values, min(40, len(values)))
             at = np.cumsum([len(piece) for piece in pieces])
-            label = f"{series_name(best, results)}, {budget_text(best.budget)}"
+            label = search_name(best, results)
             colour, _, dash = styles[label]
             shown = "_nolegend_" if label in drawn else label
             drawn.add(label)
             means = [scale * piece.mean() for piece in pieces]
             axes.plot(at, means, dash, c=colour, lw=1.4, label=shown)
-            limit = best.budget.get(name)
+        for limit in {best.budget.get(name) for best in results.bests}:
             if isinstance(limit, (int, float)) and limit <= 1:
                 axes.axhline(scale * limit, c="black", lw=0.8, ls=(0, (1, 3)))
         unit = "of dense, or as it is" if is_reference(name) else "% of dense"
@@ -304,6 +305,17 @@ def series_name(best: Best, results: Results) -> str:
     """What a line stands for: its reward, and its agent where there are several."""
     several = len({other.agent for other in results.bests}) > 1
     return f"{best.reward}, {best.agent}" if several else best.reward
+
+
+def searched(bests: Sequence[Best]) -> list[Best]:
+    """One best of every search, of which one with ranges of budgets has several."""
+    return list({best.search_name: best for best in reversed(bests)}.values())[::-1]
+
+
+def search_name(best: Best, results: Results) -> str:
+    """What a line of a whole search stands for."""
+    budgets = "all budgets" if best.limits else budget_text(best.budget)
+    return f"{series_name(best, results)}, {budgets}"
 
 
 def line_styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prunetune.envs.budget import Budget, parse_budgets
+from prunetune.envs.budget import Budget, front_limits, parse_budgets
 from prunetune.envs.costs import ActivationMemoryCost, LatencyCost, MeasuredCost
 from prunetune.errors import BudgetError, UnknownNameError
 from prunetune.models.activations import ActivationTable
@@ -124,3 +124,33 @@ def test_there_is_no_fraction_of_nothing() -> None:
 def test_budgets_that_contradict_the_smallest_width_say_so() -> None:
     with pytest.raises(BudgetError, match=r"narrower than smallest: 0\.9"):
         parse_budgets({"flops": 0.5}, STRUCTURE, smallest=0.9)
+
+
+def test_a_pair_is_a_range_whose_ends_are_read_like_single_limits() -> None:
+    structure = chain([16, 32])
+    (budget,) = parse_budgets({"flops": ["30%", 0.7]}, structure)
+    assert (budget.lowest, budget.limit) == (0.3, 0.7)
+    assert front_limits([budget]).ravel().tolist() == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
+    budgets = parse_budgets({"flops": (0.2, 0.6), "params": 0.5}, structure)
+    # Ranges move together; single limits stay.
+    assert front_limits(budgets)[[0, 2, 4]].tolist() == [
+        pytest.approx([0.2, 0.5]),
+        pytest.approx([0.4, 0.5]),
+        pytest.approx([0.6, 0.5]),
+    ]
+    single = parse_budgets({"flops": 0.5}, structure)
+    assert single[0].lowest is None and front_limits(single).tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ((0.7, 0.2), "write the smaller one first"),
+        ((0.5, 0.5), "write the smaller one first"),
+        ((1e-6, 0.5), "cannot be reached"),
+        ((0.5, "much"), "is not a limit"),
+    ],
+)
+def test_a_range_that_means_nothing_is_refused(written: tuple[object, object], said: str) -> None:
+    with pytest.raises(BudgetError, match=said):
+        parse_budgets({"flops": written}, chain([16, 32]))  # type: ignore[dict-item]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prunetune.envs.budget import minimum_widths
+from prunetune.envs.budget import Budget, minimum_widths
 from prunetune.envs.costs import MeasuredCost, table_costs
 from prunetune.envs.one_step import OneStepVectorEnv
 from prunetune.envs.problem import PruningProblem
@@ -110,3 +112,20 @@ def test_every_action_gives_widths_that_exist(scaled: bool) -> None:
     widths = mapping.widths(actions, _limits(asked, 200))
     assert (widths >= minimum_widths(asked.structure, 0.2)).all()
     assert (widths <= asked.structure.sizes).all()
+
+
+def test_candidates_of_one_step_are_spread_over_the_limits_of_a_range() -> None:
+    asked = problem(chain([64, 32, 64]), {"flops": 0.6})
+    ranged = dataclasses.replace(asked, budgets=(Budget("flops", 0.6, lowest=0.2),))
+    env = OneStepVectorEnv(ranged, 10)
+    observations, _ = env.reset(seed=0)
+    limits = np.tile([0.2, 0.3, 0.4, 0.5, 0.6], 2)
+    np.testing.assert_allclose(observations[:, 0], limits, rtol=1e-6)
+    # Action 0 is, for each of them, the uniform candidate one per cent below its limit.
+    _, _, _, _, infos = env.step(np.zeros((10, 4), dtype=np.float32))
+    assert infos["context"].tolist() == [0, 1, 2, 3, 4] * 2
+    assert infos["feasible"].all()
+    np.testing.assert_allclose(infos["costs"][:, 0], 0.99, atol=0.04)
+    # The narrowest limit is exceeded by what keeps the widest.
+    outcome = ranged.judge(np.repeat(infos["widths"][4:5], 2, axis=0), np.array([[0.2], [0.6]]))
+    assert outcome.feasible.tolist() == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prunetune.envs.budget import Budget
 from prunetune.envs.costs import MeasuredCost
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.projection import rescale
@@ -97,6 +99,19 @@ def test_sensitivities_need_evaluations_and_a_cost_that_is_known_before_them() -
     assert SensitivityAgent(_problem(), 0, 20).iterate(20).outcome is not None
     with pytest.raises(SpecError, match="known before an evaluation"):
         SensitivityAgent(_problem({"odd": 0.5}, costs=(MeasuredCost("odd"),)), 0, 1000)
+
+
+@pytest.mark.parametrize("kind", [UniformAgent, RandomAgent, SensitivityAgent])
+def test_baselines_use_up_every_limit_of_a_range(kind: type[BlackBoxAgent]) -> None:
+    problem = _problem({"flops": 0.7})
+    ranged = dataclasses.replace(problem, budgets=(Budget("flops", 0.7, lowest=0.3),))
+    agent = kind(ranged, 0, 80)
+    if kind is SensitivityAgent:
+        agent.iterate(80)
+    widths = agent.iterate(20).widths
+    spent = ranged.limited[0].fraction(widths)
+    for limit in (0.3, 0.4, 0.5, 0.6, 0.7):
+        assert ((spent <= limit) & (spent > 0.93 * limit)).any()
 
 
 def test_rescaling_keeps_what_is_within_the_budgets_full() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from prunetune._plugins import resolve
 from prunetune.search.lagrangian import LagrangianPPO, LagrangianPPOConfig
+from pytest import approx
 from ray.tune.registry import register_env
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -154,8 +155,8 @@ def test_the_unit_of_ranked_rewards_is_that_of_the_first_iteration_and_survives_
     running: Any, tmp_path: Path
 ) -> None:
     def unit(algorithm: LagrangianPPO) -> Any:
-        looks = algorithm.learner_group.foreach_learner(lambda learner: learner._reward_scale)
-        return next(iter(looks)).get()
+        looks = algorithm.learner_group.foreach_learner(lambda learner: learner._reward_scales)
+        return next(iter(looks)).get().item()
 
     algorithm = running(_config().constraints(normalise_advantages="ranked"))
     algorithm.train()
@@ -168,6 +169,58 @@ def test_the_unit_of_ranked_rewards_is_that_of_the_first_iteration_and_survives_
     restored.restore_from_path(tmp_path / "checkpoint")
     assert unit(restored) == first
     assert (_numbers(restored.train()), _state(restored)) == expected
+
+
+class Allowance(gym.Env[np.ndarray, np.ndarray]):
+    """One step: pays what is taken, of which every second episode may take much less."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        """Draw which kind of episode it is."""
+        super().reset(seed=seed)
+        self._context = int(self.np_random.integers(2))
+        self._limit = (0.3, 0.7)[self._context]
+        return np.array([self._limit], dtype=np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        """Take some."""
+        amount = (float(action[0]) + 1) / 2
+        info = {"cost": amount / self._limit, "context": self._context}
+        return np.array([self._limit], dtype=np.float32), amount, True, False, info
+
+
+def test_every_context_has_its_own_multipliers_and_keeps_its_own_limit(
+    running: Any, tmp_path: Path
+) -> None:
+    register_env("allowance", lambda context: Allowance())
+
+    def config() -> LagrangianPPOConfig:
+        return (
+            LagrangianPPOConfig()
+            .environment("allowance")
+            .env_runners(num_envs_per_env_runner=32)
+            .training(train_batch_size_per_learner=32, minibatch_size=32, lr=0.002)
+            .constraints(limits=[1.0], names=["amount"], contexts=2, multiplier_learning_rate=0.3)
+            .exploration(std=0.1)
+            .debugging(seed=0)
+        )
+
+    algorithm = running(config())
+    results = [algorithm.train()["lagrangian"] for _ in range(60)][-30:]
+    # Taking more always pays, so only its own limit can stop each kind of episode. A unit more of
+    # its share of the limit pays the limit itself: that is the multiplier of the optimum.
+    for name, limit in (("amount@0", 0.3), ("amount@1", 0.7)):
+        assert np.mean([each["episode_costs"][name] for each in results]) == approx(1.0, abs=0.08)
+        assert np.mean([each["multipliers"][name] for each in results]) == approx(limit, abs=0.15)
+    assert len(results[0]["multipliers"]) == 2
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    expected = _numbers(algorithm.train())
+    restored = running(config())
+    restored.restore_from_path(tmp_path / "checkpoint")
+    assert _numbers(restored.train()) == expected
 
 
 def test_the_bound_on_the_standard_deviation_falls_and_survives_a_restore(

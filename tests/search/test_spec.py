@@ -104,7 +104,8 @@ def test_paths_are_relative_to_the_file_and_absolute_ones_stay(tmp_path: Path) -
         (MINIMAL + "compare: {rewards: [accuracy, accuracy]}", "names 'accuracy' twice"),
         ("task: {model: x}\nbudgets: {flops: 0}", "the budget flops: 0 must be above 0"),
         ("task: {model: x}\nbudgets: {flops: -0.5}", "the budget flops: -0.5 must be above 0"),
-        ("task: {model: x}\nbudgets: {flops: [1, 2]}", "'budgets.flops' is [1, 2]"),
+        ("task: {model: x}\nbudgets: {flops: [1, 2, 3]}", "'budgets.flops' is [1, 2, 3]"),
+        ("task: {model: x}\nbudgets: {flops: [0, 0.5]}", "the budget flops: 0 must be above 0"),
         ("task: digits-net\nbudgets: {flops: 0.5}", "'task' must hold keys and values"),
         (
             "task: {model: x, data: {name: digits, mean: [0.5]}}\nbudgets: {flops: 1}",
