@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,14 +18,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 
 from .models.progress import PlainProgress, Progress
 
 __all__ = ["LiveProgress", "shown_progress"]
 
+# Heading, caption, bar, and room for a note.
+_OTHER_LINES = 5
+
 
 class LiveProgress(Progress):
-    """A bar for the step under way; notes scroll by above it.
+    """A bar for the step under way, and a table of its parts; notes scroll by above them.
 
     Args:
         console: A terminal.
@@ -32,6 +38,7 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._live: Live | None = None
         self._bars: Bars | None = None
         self._step: TaskID | None = None
 
@@ -49,7 +56,8 @@ class LiveProgress(Progress):
             console=self._console,
         )
         self._step = self._bars.add_task(label, total=total)
-        self._bars.start()
+        self._live = Live(self._bars, console=self._console, refresh_per_second=4)
+        self._live.start()
 
     def advance(self, units: int = 1) -> None:
         """Report ``units`` more as done."""
@@ -60,11 +68,25 @@ class LiveProgress(Progress):
         """Say one thing above the bar."""
         self._console.print(message, markup=False, highlight=False)
 
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show the table above the bar, as many of its rows as the terminal has room for."""
+        if self._live is None or self._bars is None:
+            return
+        room = max(1, self._console.height - _OTHER_LINES)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(Text(column))
+        for row in rows[:room]:
+            table.add_row(*(Text(cell) for cell in row))
+        if len(rows) > room:
+            table.caption = f"and {len(rows) - room} more"
+        self._live.update(Group(table, self._bars))
+
     def finish(self) -> None:
-        """End the step; its bar stays, as it was last."""
-        if self._bars is not None:
-            self._bars.stop()
-        self._bars = self._step = None
+        """End the step; bar and table stay, as they were last."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._bars = self._step = None
 
 
 @contextmanager

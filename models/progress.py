@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TextIO
 
 __all__ = ["SILENT", "PlainProgress", "Progress", "SilentProgress"]
@@ -28,6 +29,17 @@ class Progress(ABC):
     @abstractmethod
     def finish(self) -> None:
         """End the step."""
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show how the parts of the step under way get on, in place of what was shown before.
+
+        Nothing by default: lines that are printed cannot be replaced.
+
+        Args:
+            columns: Headings.
+            rows: Cells, those that matter most first.
+        """
+        return
 
 
 class SilentProgress(Progress):

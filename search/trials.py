@@ -35,10 +35,15 @@ class TrialSpec(BaseModel):
     seed: int
 
     @property
+    def kind(self) -> tuple[str, str, str]:
+        """Reward, budgets and agent for people: what trials of several seeds have in common."""
+        budgets = ", ".join(f"{cost} {limit_text(x)}" for cost, x in self.budgets.items())
+        return _short(self.reward.name), budgets, _short(self.agent.name)
+
+    @property
     def title(self) -> str:
         """For people."""
-        budgets = ", ".join(f"{cost} {limit_text(x)}" for cost, x in self.budgets.items())
-        return f"{_short(self.reward.name)} | {budgets} | {_short(self.agent.name)} | {self.seed}"
+        return " | ".join((*self.kind, str(self.seed)))
 
 
 def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:

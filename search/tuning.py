@@ -6,11 +6,10 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
@@ -19,14 +18,13 @@ from ..cluster.resources import EvaluatorResources, capacity
 from ..models.progress import SILENT, Progress
 from .checkpoints import retire_experiment
 from .spec_model import SearchSpec
-from .trainable import ACCURACY, SearchTrial, TrialContext
+from .trainable import SearchTrial, TrialContext
+from .trial_progress import ReportProgress
 from .trials import TrialSpec
 
 __all__ = ["Ended", "concurrent_trials", "run_trials"]
 
 _log = logging.getLogger(__name__)
-
-_QUIET_SECONDS = 10.0
 
 _STATE = "experiment_state-*.json"
 _PICKLE = b"\x80"
@@ -93,12 +91,12 @@ def run_trials(
     shared = context.model_dump(mode="json")
     trainable = tune.with_parameters(SearchTrial, context=shared)
     total = len(trials) * context.evaluations
-    _ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
+    ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
     progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
     try:
         results = _fit(folder, trainable, trials, concurrent)
     finally:
-        _ReportProgress.begin(SILENT, {}, 0)
+        ReportProgress.begin(SILENT, {}, 0)
         progress.finish()
     ended = {}
     for result in results:
@@ -170,7 +168,7 @@ def _new_tuner(
                 checkpoint_frequency=1, num_to_keep=3, checkpoint_at_end=True
             ),
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-            callbacks=[_ReportProgress()],
+            callbacks=[ReportProgress()],
             verbose=0,
         ),
     )
@@ -195,62 +193,3 @@ def _be_quiet() -> None:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.rllib", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-class _ReportProgress(tune.Callback):
-    """Progress of all trials. Tune pickles its callbacks, so what cannot be is kept apart."""
-
-    progress: ClassVar[Progress] = SILENT
-    trials: ClassVar[Mapping[str, TrialSpec]] = {}
-    evaluations: ClassVar[int] = 0
-    seen: ClassVar[dict[str, int]] = {}
-    last_note: ClassVar[float] = 0.0
-
-    @classmethod
-    def begin(cls, progress: Progress, trials: Mapping[str, TrialSpec], evaluations: int) -> None:
-        """Report to ``progress`` from now on."""
-        cls.progress, cls.trials, cls.evaluations = progress, trials, evaluations
-        cls.seen = {}
-        cls.last_note = time.monotonic()
-
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        result: dict[str, Any],
-        **info: Any,
-    ) -> None:
-        """Advance, and now and then say how the trial gets on."""
-        cls = type(self)
-        name = _trial_name(trial)
-        done = int(result.get("evaluations", 0))
-        cls.progress.advance(max(0, done - cls.seen.get(name, 0)))
-        cls.seen[name] = max(done, cls.seen.get(name, 0))
-        now = time.monotonic()
-        if result.get("done") or now - cls.last_note > _QUIET_SECONDS:
-            cls.last_note = now
-            cls.progress.note(self._line(name, result))
-        if result.get("done"):
-            # A trial may end before it has asked for everything it might.
-            cls.progress.advance(max(0, cls.evaluations - done))
-
-    def _line(self, name: str, result: Mapping[str, Any]) -> str:
-        cls = type(self)
-        title = cls.trials[name].title if name in cls.trials else name
-        if result.get("failure"):
-            return f"{title}: ended early: {result['failure']}"
-        budgets = cls.trials[name].budgets if name in cls.trials else {}
-        parts = [f"{result.get('evaluations', 0)} of {cls.evaluations} evaluations"]
-        if "best_reward" in result:
-            parts.append(f"best feasible reward {result['best_reward']:.4f}")
-            accuracy = result.get(f"best_{ACCURACY}", math.nan)
-            if math.isfinite(accuracy):
-                parts.append(f"accuracy {100 * accuracy:.2f} %")
-            parts += [f"{cost} {result[f'best_{cost}']:.3f}" for cost in budgets]
-        else:
-            parts.append("nothing feasible yet")
-        for cost in budgets:
-            if (key := f"multipliers/{cost}") in result:
-                parts.append(f"multiplier {result[key]:.3f}")
-        return f"{title}: {', '.join(parts)}"
