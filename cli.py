@@ -135,6 +135,35 @@ def resume(
 
 @app.command()
 @plainly
+def finetune(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the spec's finetune; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune what a run found anew, otherwise.
+
+    Nothing is searched again. The run's networks, its report and its spec are replaced.
+
+    Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
+    """
+    from ._console import shown_progress
+    from .search.comparison import finetune_run
+    from .search.stored import opened_run
+
+    with opened_run(run) as folder:
+        try:
+            with shown_progress() as progress:
+                summary = finetune_run(folder, overrides or (), progress)
+        except KeyboardInterrupt:
+            interrupted(run)
+        conclude(summary.folder, as_json)
+
+
+@app.command()
+@plainly
 def report(run: RunPath, as_json: AsJson = False) -> None:
     """Write tables, pictures and an offline page.
 

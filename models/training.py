@@ -44,6 +44,9 @@ class TrainingSpec(BaseModel):
         distillation: Weight, in [0, 1], of the loss against a teacher's outputs, where a teacher
             is given (Hinton et al. 2015); the rest is the loss against the labels.
         temperature: Softens both outputs in that loss.
+        clip: Largest norm of the gradient of all parameters together; ``None`` for any.
+        freeze_batchnorm: Whether BatchNorm keeps its statistics, in training and at its end.
+            Advisable after a repair, which is fitted to them.
         precision: ``fp32``, or ``bf16`` autocast.
         device: ``auto`` takes a GPU when there is one.
     """
@@ -61,6 +64,8 @@ class TrainingSpec(BaseModel):
     augment: bool = True
     distillation: float = Field(default=0.0, ge=0.0, le=1.0)
     temperature: float = Field(default=4.0, gt=0.0)
+    clip: float | None = Field(default=None, gt=0.0)
+    freeze_batchnorm: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -76,7 +81,9 @@ def train(
     progress: Progress = SILENT,
     label: str = "Training",
 ) -> tuple[float, ...]:
-    """Train ``network`` in place; it ends on the CPU, in evaluation mode, BatchNorm recalibrated.
+    """Train ``network`` in place; it ends on the CPU, in evaluation mode.
+
+    BatchNorm statistics are taken anew at the end, unless they are frozen.
 
     On one CPU the result is a function of the arguments and torch's number of threads.
 
@@ -114,6 +121,8 @@ def train(
                 loss = lesson.loss(images, labels)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                if spec.clip is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), spec.clip)
                 optimizer.step()
                 schedule.step()
                 summed += loss.detach()
@@ -125,7 +134,7 @@ def train(
                     f"lower learning_rate (now {spec.learning_rate})."
                 )
             progress.note(f"{label}: epoch {epoch} of {spec.epochs}, loss {losses[-1]:.3f}")
-        if spec.epochs:
+        if spec.epochs and not spec.freeze_batchnorm:
             recalibrate_batchnorm(network, batches.without_labels(_STATISTICS_IMAGES))
     progress.finish()
     return tuple(losses)
@@ -172,6 +181,10 @@ class _Lesson:
     def __enter__(self) -> None:
         self._network.to(self._device).to(memory_format=torch.channels_last)
         self._network.requires_grad_(True).train()
+        if self._spec.freeze_batchnorm:
+            for module in self._network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         if self._teacher is not None:
             self._teacher.to(self._device).to(memory_format=torch.channels_last)
             self._teacher.eval()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..cluster.connect import connect
-from ..errors import SpecError
+from ..errors import RunFolderError, SpecError
 from ..models.progress import SILENT, Progress
 from .checkpoints import retire_experiment
 from .comparability import check_comparable, note_identity, with_known_precision
 from .prepare import prepare
 from .run import Run
 from .run_folder import RunFolder
-from .spec import read_spec
+from .spec import override_values, read_spec
 from .spec_model import CompareSpec, SearchSpec
 from .summary import Summary, read_summary, write_summary
 
-__all__ = ["resume_run", "run_comparison", "run_search"]
+__all__ = ["finetune_run", "resume_run", "run_comparison", "run_search"]
 
 _DEFAULT_ROOT = "runs"
 
@@ -91,6 +92,43 @@ def resume_run(
         if evaluations is not None and longer:
             spec = _lengthen(folder, spec, summary, evaluations)
         connect(spec.cluster)
+        return Run(folder, spec, prepared.keep(folder), progress).run()
+
+
+def finetune_run(
+    path: Path | str, overrides: Sequence[str], progress: Progress = SILENT
+) -> Summary:
+    """Fine-tune what a finished run found anew, otherwise; nothing is searched again.
+
+    Networks, report and spec of the run are replaced.
+
+    Args:
+        path: The run folder.
+        overrides: What changes of the spec's ``finetune``, ``key=value`` each.
+        progress: Told what happens.
+
+    Raises:
+        PruneTuneError: If there is no run or it has not finished, another process has it, or an
+            override makes no sense.
+        KeyboardInterrupt: If the user stopped it; the run can be resumed.
+    """
+    folder = RunFolder.open(path)
+    with folder.lock():
+        values = folder.read_spec()
+        override_values(values, [f"finetune.{override}" for override in overrides])
+        spec = read_spec(values, str(folder.path / "spec.yaml"))
+        summary = read_summary(folder)
+        if summary is None or summary.status != "finished":
+            raise RunFolderError(
+                f"The run {folder.path} has not finished; continue it with "
+                f"`prunetune resume {folder.path}` first."
+            )
+        prepared = prepare(with_known_precision(folder, spec), progress, folder)
+        check_comparable(folder, spec, prepared)
+        connect(spec.cluster)
+        # From here on it is an interrupted run that lacks its networks.
+        write_summary(folder, summary.model_copy(update={"status": "interrupted", "best": ()}))
+        folder.write_spec(spec.to_dict())
         return Run(folder, spec, prepared.keep(folder), progress).run()
 
 

@@ -57,10 +57,15 @@ class FinetuneSpec(TrainingSpec):
         epochs: Passes over the training images; 0 leaves the repaired network as it is.
         learning_rate: The highest one of the schedule.
         distillation: Weight, in [0, 1], of the loss against the dense network's outputs.
+        clip: Largest norm of the gradient: a repaired network has large weights, and without it the
+            first steps can undo the repair.
+        freeze_batchnorm: Whether BatchNorm keeps the statistics that full repair was fitted to.
     """
 
     learning_rate: float = Field(default=0.02, gt=0.0)
     distillation: float = Field(default=0.5, ge=0.0, le=1.0)
+    clip: float | None = Field(default=1.0, gt=0.0)
+    freeze_batchnorm: bool = True
 
 
 class StoppingSpec(BaseModel):

@@ -72,6 +72,27 @@ def test_training_leaves_the_random_state_alone(digits_task: PruningTask) -> Non
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_frozen_statistics_stay_and_weights_do_not(digits_task: PruningTask) -> None:
+    network = _fresh()
+    before = copy.deepcopy(network.state_dict())
+    spec = _spec(epochs=1, freeze_batchnorm=True)
+    train(network, digits_task.data, digits_task.train_indices, spec, 0)
+    for name, value in network.state_dict().items():
+        kept = "running" in name or "num_batches" in name
+        assert torch.equal(value, before[name]) == kept, name
+
+
+def test_no_step_is_longer_than_the_clipped_gradient(digits_task: PruningTask) -> None:
+    # Without momentum and decay a step is the gradient times the learning rate.
+    network = _fresh()
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "schedule": "cosine", "learning_rate": 0.5}
+    spec = _spec(epochs=1, clip=0.01, batch_size=32, **plain)
+    train(network, digits_task.data, digits_task.train_indices[:32], spec, 0)
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
 def test_no_epochs_change_nothing(digits_task: PruningTask) -> None:
     network = _fresh()
     before = copy.deepcopy(network.state_dict())
