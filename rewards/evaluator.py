@@ -33,14 +33,15 @@ from .registry import DEFAULT_MEASURES, MeasureSpec, make_measures
 from .sampling import Sample, anticipated_deviations, check_count, draw_sample
 from .validation_images import ValidationImages, place_images
 
-__all__ = ["CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
+__all__ = ["REFERENCE_WIDTHS", "CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
 _VERSION = "2"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
-# Uniform candidates that a sample of images is drawn by: from nearly dense to nearly useless.
-_REFERENCE_WIDTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+
+REFERENCE_WIDTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Shares of every group in the candidates that a sample of images is drawn by (our choice)."""
 
 
 class EvaluatorSpec(BaseModel):
@@ -182,7 +183,7 @@ class CandidateEvaluator:
         measures = Accuracy(), Loss(), Agreement()
         references = []
         with torch.inference_mode():
-            for share in _REFERENCE_WIDTHS:
+            for share in REFERENCE_WIDTHS:
                 widths = tuple(max(1, round(share * size)) for size in self.groups.sizes)
                 network = fold_batchnorm(self._slim(widths)[1], self.builder.statistics.norms)
                 batches = [
