@@ -7,7 +7,7 @@ all images are estimated without bias, whatever the probabilities were guessed f
 
 The design is stratified sampling. Images are sorted by the deviation that a few reference
 candidates let us anticipate, cut into strata of equal sums of it (the equal aggregate sigma rule,
-Wright 1983; Saerndal, Swensson & Wretman 1992, chapter 12), and each stratum's share of the sample
+Wright 1983; Särndal, Swensson & Wretman 1992, chapter 12), and each stratum's share of the sample
 is Neyman's (1934), in whole numbers as Wright (2017) has it.
 """
 
@@ -120,10 +120,11 @@ def check_count(count: int, images: int, leading: int) -> None:
             f"images: {count} is more than the {images} validation images there are; ask for fewer "
             "or raise task.validation."
         )
-    if count < min(images, leading + _FEWEST_PER_STRATUM):
+    fewest = min(images, leading + _FEWEST_PER_STRATUM)
+    if count < fewest:
         raise SpecError(
             f"images: {count} is too few, because measures look at the first {leading} and two "
-            f"more have to be drawn; ask for at least {leading + _FEWEST_PER_STRATUM}."
+            f"more have to be drawn; ask for at least {fewest}."
         )
 
 
@@ -140,6 +141,7 @@ def draw_sample(deviations: Floats, count: int, leading: int, seed: int) -> Samp
         SpecError: As :func:`check_count`.
     """
     check_count(count, len(deviations), leading)
+    leading = min(leading, len(deviations))
     drawn = count - leading
     strata = [np.arange(leading), *_strata(deviations, leading, drawn)]
     sizes = _allocation(np.array([deviations[s].sum() for s in strata[1:]]), strata[1:], drawn)
@@ -158,7 +160,7 @@ def standard_error(values: Floats, sample: Sample) -> float:
 
     The square root of ``sum_h N_h**2 (1 - n_h / N_h) s_h**2 / n_h / N**2`` over strata of ``N_h``
     images, ``n_h`` of them drawn, with ``s_h**2`` their variance; its square is unbiased (Cochran
-    1977, theorem 5.5). How well the validation images stand for others it does not say.
+    1977, section 5.4). How well the validation images stand for others it does not say.
 
     Args:
         values: One number for each image of the sample, float64 ``[n]``.

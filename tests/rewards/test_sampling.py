@@ -96,6 +96,7 @@ def test_every_sample_stands_for_all_images(
         assert weights.min() == weights.max() >= 1
         assert len(weights) >= 2 or weights[0] == 1
     if count == images:
+        assert draw_sample(np.array(deviations), count, images + 9, seed).weights.max() == 1
         assert sample.weights.tolist() == [1] * images
         assert standard_error(np.array(deviations), sample) == 0
 
