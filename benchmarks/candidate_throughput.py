@@ -10,6 +10,8 @@ all contenders in turn; all run the same validation images in batches of 100 on 
 * ``torch-pruning``: deepcopy, dependency graph, prune to the same channels, float32 forward pass.
 * ``ours``: slim, recalibrate and measure accuracy, without repair.
 * ``ours+quick``: the same with quick repair; ``(warm)`` evaluates the same widths once more.
+* ``ours+quick, sampled``: the same on ``--sampled`` of the validation images, drawn once; its
+  accuracy is an estimate, and its standard error against all of them is given.
 * ``ours+light``: the same with light repair.
 * ``ours+quick, all measures``: what a search records by default.
 
@@ -26,6 +28,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +56,13 @@ _MATRIX = 2048
 _FORWARD = "forward pass"
 
 
+class Found(NamedTuple):
+    """A candidate's accuracy, and the standard error of one that is estimated."""
+
+    accuracy: float
+    standard_error: float | None = None
+
+
 Timings = dict[tuple[float, str], list[Timing]]
 """By target FLOPs and contender, one for each round."""
 
@@ -71,6 +81,8 @@ class Row:
         wall_ratios: How many times faster than each baseline, median over rounds.
         cpu_ratios: The same in processor time.
         accuracy: Mean over rounds on the validation images; None for parts.
+        standard_error: Of one round's accuracy, root mean square over rounds; None where all
+            images are evaluated.
         operations: FLOPs of all images at the median of the candidates' cost.
     """
 
@@ -83,6 +95,7 @@ class Row:
     wall_ratios: tuple[float, ...]
     cpu_ratios: tuple[float, ...]
     accuracy: float | None
+    standard_error: float | None
     operations: float
 
     @property
@@ -94,13 +107,14 @@ class Row:
 class Contenders:
     """All ways to get a candidate's accuracy on one task."""
 
-    def __init__(self, task: PruningTask, seed: int) -> None:
+    def __init__(self, task: PruningTask, sampled: int, seed: int) -> None:
         self.task = task
         accuracy = (MeasureSpec(name="accuracy"),)
         self.unrepaired = build_evaluator(
             task, EvaluatorSpec(repair="none", measures=accuracy), seed
         )
         self.repaired = build_evaluator(task, EvaluatorSpec(measures=accuracy), seed)
+        self.sampled = build_evaluator(task, EvaluatorSpec(images=sampled, measures=accuracy), seed)
         self.light = build_evaluator(task, EvaluatorSpec(repair="light", measures=accuracy), seed)
         self.measured = build_evaluator(task, EvaluatorSpec(), seed)
         self.groups = self.unrepaired.groups
@@ -108,7 +122,7 @@ class Contenders:
         # One of its own, whose memory does not know the candidates that were timed before.
         self._builder = CandidateBuilder(task, self.unrepaired.builder.statistics)
 
-    def calls(self, widths: Widths) -> dict[str, Callable[[], float]]:
+    def calls(self, widths: Widths) -> dict[str, Callable[[], Found]]:
         """What is timed, in order; each returns the accuracy of the candidate."""
         return {
             "amc": partial(self._masked, widths),
@@ -116,15 +130,16 @@ class Contenders:
             "ours": partial(_accuracy, self.unrepaired, widths),
             "ours+quick": partial(_accuracy, self.repaired, widths),
             "ours+quick (warm)": partial(_accuracy, self.repaired, widths),
+            "ours+quick, sampled": partial(_accuracy, self.sampled, widths),
             "ours+light": partial(_accuracy, self.light, widths),
             "ours+quick, all measures": partial(_accuracy, self.measured, widths),
         }
 
-    def _masked(self, widths: Widths) -> float:
+    def _masked(self, widths: Widths) -> Found:
         kept = self.unrepaired.kept_units(widths)
         return self._float_accuracy(ignore_removed(self.task.network, self.groups, kept))
 
-    def _torch_pruning(self, widths: Widths) -> float:
+    def _torch_pruning(self, widths: Widths) -> Found:
         network = copy.deepcopy(self.task.network).requires_grad_(True)
         graph = torch_pruning.DependencyGraph()
         graph.build_dependency(network, self.task.example_input)
@@ -142,11 +157,11 @@ class Contenders:
         return self._float_accuracy(network)
 
     @torch.inference_mode()
-    def _float_accuracy(self, network: nn.Module) -> float:
+    def _float_accuracy(self, network: nn.Module) -> Found:
         validation = self.task.validation
         pieces = zip(validation.images.split(_BATCH), validation.labels.split(_BATCH), strict=True)
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in pieces)
-        return right / len(validation)
+        return Found(right / len(validation))
 
     def parts(self, widths: Widths) -> dict[str, Timing]:
         """Parts of an evaluation of ours: slimming, with repair, and the forward pass alone."""
@@ -167,8 +182,9 @@ class Contenders:
         return timings
 
 
-def _accuracy(evaluator: CandidateEvaluator, widths: Widths) -> float:
-    return evaluator.evaluate(widths).measures["accuracy"]
+def _accuracy(evaluator: CandidateEvaluator, widths: Widths) -> Found:
+    evaluation = evaluator.evaluate(widths)
+    return Found(evaluation.measures["accuracy"], evaluation.standard_errors.get("accuracy"))
 
 
 def matrix_rate(dtype: torch.dtype, repeats: int = 5) -> float:
@@ -181,15 +197,15 @@ def matrix_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 
 
 def measure(
-    task: PruningTask, targets: list[float], rounds: int, spread: float, seed: int
+    task: PruningTask, targets: list[float], rounds: int, spread: float, sampled: int, seed: int
 ) -> list[Row]:
     """Time all contenders on one task; one row of results per contender and target."""
-    contenders = Contenders(task, seed)
+    contenders = Contenders(task, sampled, seed)
     structure = contenders.groups.structure
     rng = np.random.default_rng(seed)
     images = len(task.validation)
     timings: Timings = defaultdict(list)
-    found: dict[tuple[float, str], list[float]] = defaultdict(list)
+    found: dict[tuple[float, str], list[Found]] = defaultdict(list)
     shares: dict[float, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
         for target in targets:
@@ -214,7 +230,8 @@ def measure(
             cpu=_summary([each.cpu for each in measured]),
             wall_ratios=_ratios(timings, target, name, "wall"),
             cpu_ratios=_ratios(timings, target, name, "cpu"),
-            accuracy=statistics.mean(found[target, name]) if found[target, name] else None,
+            accuracy=_mean([each.accuracy for each in found[target, name]]),
+            standard_error=_root_mean_square([each.standard_error for each in found[target, name]]),
             operations=statistics.median(shares[target]) * structure.dense_flops * images,
         )
         for (target, name), measured in timings.items()
@@ -223,6 +240,15 @@ def measure(
 
 def _summary(seconds: list[float]) -> tuple[float, float, float]:
     return statistics.median(seconds), min(seconds), max(seconds)
+
+
+def _mean(values: list[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
+def _root_mean_square(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.sqrt(np.mean(np.square(known)))) if known else None
 
 
 def _ratios(timings: Timings, target: float, name: str, clock: str) -> tuple[float, ...]:
@@ -241,12 +267,13 @@ def main() -> None:
     arguments.add_argument("--networks", nargs="+", default=["resnet20", "resnet56", "vgg16bn"])
     arguments.add_argument("--flops", nargs="+", type=float, default=[0.5, 0.2])
     arguments.add_argument("--images", type=int, default=1000)
+    arguments.add_argument("--sampled", type=int, default=400)
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--spread", type=float, default=0.2)
     options = arguments.parse_args()
     if options.smoke:
         options.networks, options.flops, options.rounds = [SMOKE_NETWORK], [0.5], 1
-        options.images = 200
+        options.images, options.sampled = 200, 100
     run(options)
 
 
@@ -257,8 +284,10 @@ def run(options: argparse.Namespace) -> None:
     rows: list[Row] = []
     for network in options.networks:
         task = real_task(network, options.data, validation=options.images, seed=options.seed)
-        measured = measure(task, options.flops, options.rounds, options.spread, options.seed)
-        _print_network(network, len(task.validation), measured, rates)
+        measured = measure(
+            task, options.flops, options.rounds, options.spread, options.sampled, options.seed
+        )
+        _print_network(network, (len(task.validation), options.sampled), measured, rates)
         rows += measured
     # The machine may have slowed down in between.
     for name, rate in rates.items():
@@ -271,6 +300,7 @@ def run(options: argparse.Namespace) -> None:
     print_result(
         "candidate_throughput",
         images=options.images,
+        sampled=options.sampled,
         rounds=options.rounds,
         spread=options.spread,
         matrix_flop_per_second=rates,
@@ -278,7 +308,9 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _print_network(network: str, images: int, rows: list[Row], rates: dict[str, float]) -> None:
+def _print_network(
+    network: str, images: tuple[int, int], rows: list[Row], rates: dict[str, float]
+) -> None:
     columns = [
         "FLOPs",
         "what",
@@ -298,11 +330,12 @@ def _print_network(network: str, images: int, rows: list[Row], rates: dict[str, 
                 f"{wall:.1f} ({cpu:.1f})"
                 for wall, cpu in zip(row.wall_ratios, row.cpu_ratios, strict=True)
             ),
-            "-" if row.accuracy is None else f"{100 * row.accuracy:.1f}",
+            _percent(row),
         ]
         for row in rows
     ]
-    print_table(f"{network}, {images} images, one thread", columns, lines)
+    title = f"{network}, {images[0]} images ({images[1]} of them sampled), one thread"
+    print_table(title, columns, lines)
     for row in rows:
         if row.contender == _FORWARD:
             best = rates["bfloat16" if row.precision == "bf16" else "float32"]
@@ -312,6 +345,13 @@ def _print_network(network: str, images: int, rows: list[Row], rates: dict[str, 
                 f"matrix product's {best / 1e9:.0f}",
                 flush=True,
             )
+
+
+def _percent(row: Row) -> str:
+    if row.accuracy is None:
+        return "-"
+    accuracy, error = f"{100 * row.accuracy:.1f}", row.standard_error
+    return accuracy if error is None else f"{accuracy} (s.e. {100 * error:.2f})"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ images, the other measures that follow the outputs, and accuracy on all test ima
 ``--finetune N`` every candidate is fine-tuned the same way, from its fully repaired network, for
 one epoch over N training images; the table gives Spearman's correlation of each score with the test
 accuracy after that, and with the one after full repair, with 95 % bootstrap intervals.
+
+With ``--images N`` every score is also taken on a sample of N validation images, as ``images: N``
+in a spec takes it, and a second table says how far that is from the score on all of them.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ REPAIRS = ("none", "quick", "light", "full")
 IMAGES = ("plain", "augmented")
 SCORES = ("accuracy", "agreement", "loss")
 _FINETUNING_RATE = 0.01
+_SAMPLED, _ERROR = ", sampled", ", standard error"
 
 
 class Worker:
@@ -61,14 +65,20 @@ class Worker:
             for images in (IMAGES if options.augmented else IMAGES[:1])
         }
         measures = tuple(MeasureSpec(name=score) for score in SCORES)
+        counts: dict[str, int | None] = {"": None}
+        if options.images is not None:
+            counts[_SAMPLED] = options.images
         self.evaluators: dict[tuple[str, str], CandidateEvaluator] = {
-            (repair, images): build_evaluator(
+            (repair, f"{images}{label}"): build_evaluator(
                 task,
-                EvaluatorSpec(repair=repair, criterion=options.criterion, measures=measures),
+                EvaluatorSpec(
+                    repair=repair, criterion=options.criterion, measures=measures, images=count
+                ),
                 options.seed,
             )
             for images, task in self.tasks.items()
             for repair in _searched(options)
+            for label, count in counts.items()
         }
         self.test = self.tasks["plain"].test()
 
@@ -76,8 +86,11 @@ class Worker:
         """All scores of one candidate."""
         found: dict[str, Any] = {"widths": widths}
         for (repair, images), evaluator in self.evaluators.items():
-            for score, value in evaluator.evaluate(widths).measures.items():
+            evaluation = evaluator.evaluate(widths)
+            for score, value in evaluation.measures.items():
                 found[f"{repair}/{images} {score}"] = value
+            for score, value in evaluation.standard_errors.items():
+                found[f"{repair}/{images} {score}{_ERROR}"] = value
         evaluator = self.evaluators["quick", "plain"]
         norms = evaluator.builder.statistics.norms
         for repair in _searched(self.options):
@@ -167,6 +180,7 @@ def main() -> None:
     )
     arguments.add_argument("--finetune", type=int, default=0, help="training images; 0: none")
     arguments.add_argument("--validation", type=int, default=1000)
+    arguments.add_argument("--images", type=int, help="also evaluate on a sample of so many")
     arguments.add_argument("--augmented", action=argparse.BooleanOptionalAction, default=True)
     arguments.add_argument("--criterion", default="activation-residual")
     arguments.add_argument("--processes", type=int, default=2)
@@ -177,7 +191,7 @@ def main() -> None:
     options = arguments.parse_args()
     if options.smoke:
         options.network, options.candidates, options.validation = SMOKE_NETWORK, 4, 200
-        options.finetune, options.processes = 200, 1
+        options.finetune, options.processes, options.images = 200, 1, 100
     rows = []
     asked = candidates(options)
     done = len(_recorded(options.record).keys() & set(asked))
@@ -189,6 +203,7 @@ def main() -> None:
         shown = {key: f"{100 * row[key]:.2f}" for key in row if key.endswith("/test")}
         print(f"{len(rows)}/{len(asked)} test accuracy, %: {shown}", flush=True)
     correlations = _print_correlations(options, rows)
+    sampled = _print_sampled(options, rows)
     if options.plot is not None:
         plot(options.plot, rows, options.network)
     print_result(
@@ -199,6 +214,7 @@ def main() -> None:
             if key not in ("data", "plot", "record")
         },
         correlations=correlations,
+        sampled=sampled,
         rows=rows,
     )
 
@@ -208,7 +224,7 @@ def _print_correlations(
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     targets = [key for key in ("full/test", "finetuned/test") if key in rows[0]]
     scores = [
-        key for key in rows[0] if key not in ("widths", "finetuned/test") and key not in targets
+        key for key in rows[0] if key not in ("widths", *targets) and not key.endswith(_ERROR)
     ]
     scores.append("full/test")
     result: dict[str, dict[str, tuple[float, float, float]]] = {}
@@ -246,6 +262,35 @@ def _print_correlations(
             f"{key}: {accuracies.min():.2f} to {accuracies.max():.2f} %, "
             f"standard deviation {accuracies.std():.2f}"
         )
+    return result
+
+
+def _print_sampled(
+    options: argparse.Namespace, rows: list[dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """How far scores on a sample are from those on all validation images."""
+    result: dict[str, dict[str, float]] = {}
+    for key in (key.removesuffix(_ERROR) for key in rows[0] if key.endswith(_ERROR)):
+        found, errors, wanted = (
+            np.array([row[each] for row in rows])
+            for each in (key, key + _ERROR, key.replace(_SAMPLED, ""))
+        )
+        off = found - wanted
+        result[key] = {
+            "rms difference": float(np.sqrt(np.mean(off**2))),
+            "rms standard error": float(np.sqrt(np.mean(errors**2))),
+            "differences' standard deviation": float(off.std()),
+            "spearman": spearman(found, wanted),
+            "spearman, better half": _among_better_half(list(found), list(wanted)),
+        }
+    if result:
+        title = f"Scores on {options.images} sampled images against those on all"
+        columns = ["repair", "score", *next(iter(result.values()))]
+        lines = [
+            [*key.split("/"), *(f"{value:.4f}" for value in values.values())]
+            for key, values in result.items()
+        ]
+        print_table(title, columns, lines)
     return result
 
 

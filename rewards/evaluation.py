@@ -14,6 +14,7 @@ __all__ = ["Evaluation"]
 
 _MEASURE_PREFIX = "measures."
 _COST_PREFIX = "costs."
+_ERROR_PREFIX = "standard_errors."
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Evaluation:
             network costs nothing, the cost itself.
         seconds: Wall-clock seconds that the evaluation took, at least 0.
         error: Why the candidate could not be evaluated, or ``None``.
+        standard_errors: Of the measures that are estimates from a sample of the validation images,
+            against their values on all of these; empty where all are evaluated.
 
     Raises:
         EvaluationError: If a value is of the wrong kind or out of range.
@@ -38,6 +41,7 @@ class Evaluation:
     costs: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -45,6 +49,8 @@ class Evaluation:
         set_field(self, "measures", {k: _real("measure", k, v) for k, v in self.measures.items()})
         set_field(self, "costs", {k: _amount("cost", k, v) for k, v in self.costs.items()})
         set_field(self, "seconds", _amount("duration", "seconds", self.seconds))
+        errors = {k: _real("standard error", k, v) for k, v in self.standard_errors.items()}
+        set_field(self, "standard_errors", errors)
         if self.error is not None and not isinstance(self.error, str):
             raise EvaluationError(
                 f"An evaluation's error must be text or None, not {self.error!r}."
@@ -55,7 +61,7 @@ class Evaluation:
 
         Returns:
             ``widths`` (list of int), ``seconds``, ``error``, and one column
-            ``measures.NAME`` or ``costs.NAME`` per number.
+            ``measures.NAME``, ``costs.NAME`` or ``standard_errors.NAME`` per number.
         """
         row: dict[str, Any] = {
             "widths": list(self.widths),
@@ -64,6 +70,7 @@ class Evaluation:
         }
         row.update({_MEASURE_PREFIX + name: value for name, value in self.measures.items()})
         row.update({_COST_PREFIX + name: value for name, value in self.costs.items()})
+        row.update({_ERROR_PREFIX + name: value for name, value in self.standard_errors.items()})
         return row
 
     @classmethod
@@ -90,6 +97,7 @@ class Evaluation:
             costs=_columns(row, _COST_PREFIX),
             seconds=seconds,
             error=row.get("error"),
+            standard_errors=_columns(row, _ERROR_PREFIX),
         )
 
 

@@ -7,14 +7,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from ..models.batchnorm import recalibrate_batchnorm
 from ..models.candidates import CandidateBuilder, Repair, is_recalibrated
@@ -25,18 +24,24 @@ from ..models.progress import SILENT, Progress
 from ..models.statistics import gather_statistics
 from ..models.structure import Widths
 from ..models.task import PruningTask
+from .accuracy import Accuracy, Loss
+from .agreement import Agreement
 from .evaluation import Evaluation
 from .measure import Batch, Measure
 from .own_costs import OwnCosts, relative_costs, standalone_copy
 from .registry import DEFAULT_MEASURES, MeasureSpec, make_measures
+from .sampling import Sample, anticipated_deviations, check_count, draw_sample
+from .validation_images import ValidationImages, place_images
 
-__all__ = ["CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
+__all__ = ["REFERENCE_WIDTHS", "CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
 _VERSION = "2"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
-_CPU_BATCH, _GPU_BATCH = 100, 1000
+
+REFERENCE_WIDTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Shares of every group in the candidates that a sample of images is drawn by (our choice)."""
 
 
 class EvaluatorSpec(BaseModel):
@@ -52,6 +57,10 @@ class EvaluatorSpec(BaseModel):
             network's accuracy stays within 0.2 points.
         recalibration: Calibration images that BatchNorm statistics are re-estimated on. With
             fewer, accuracy on ResNet-56 depends on which images they are by up to 2 points.
+        images: Validation images that every candidate is evaluated on; all when left out. With
+            fewer, accuracy, loss and agreement are unbiased estimates of their values on all
+            images, and every evaluation says their standard errors. The images are drawn by the
+            seed, the same for all candidates, more of those on which uniform candidates differ.
         measures: What is computed of every candidate.
         costs: The user's own costs, ``module:function`` or ``path/to/file.py:function``.
     """
@@ -62,17 +71,9 @@ class EvaluatorSpec(BaseModel):
     repair: Repair = "quick"
     precision: Precision = "auto"
     recalibration: int = Field(default=128, ge=1)
+    images: int | None = Field(default=None, ge=2)
     measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
     costs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images of an evaluation, on the device, in the precision of the evaluation."""
-
-    recalibration: Tensor
-    validation: tuple[Tensor, ...]
-    labels: tuple[Tensor, ...]
 
 
 class CandidateEvaluator:
@@ -100,7 +101,10 @@ class CandidateEvaluator:
         self._spec = spec
         self._measures = measures
         self._device = device
-        self._images = _prepare_images(task, spec.recalibration, precision, device)
+        self._recalibration = place_images(
+            task.calibration[: spec.recalibration], precision, device
+        )
+        self._validation = ValidationImages.of(task, precision, device)
         self._own_costs = OwnCosts(spec.costs, task.example_input)
         self.key = _key(task, spec, precision, seed, self._own_costs)
         self.dense_costs = self._own_costs.measure(task.network)
@@ -108,14 +112,14 @@ class CandidateEvaluator:
         with torch.inference_mode():
             folded = fold_batchnorm(dense, builder.statistics.norms)
             self._plan = plan_inference(folded) if device.type == "cpu" else None
-            self._dense_outputs = tuple(
-                folded(images).float() for images in self._images.validation
-            )
-            for measure in measures:
-                measure.fit(folded, iter(self._images.validation))
+        self._fit(folded)
         self._dense = self._measure(
             folded, self.groups.sizes, self.dense_costs, time.perf_counter()
         )
+        if spec.images not in (None, len(task.validation)):
+            # References are run on all images, as the dense network was.
+            self._validation = self._validation.draw(self._sample(spec.images, seed))
+            self._fit(folded)
 
     @property
     def groups(self) -> ChannelGroups:
@@ -124,7 +128,7 @@ class CandidateEvaluator:
 
     @property
     def dense(self) -> Evaluation:
-        """The evaluation of the dense network as it was given."""
+        """The evaluation of the dense network as it was given, on all validation images."""
         return self._dense
 
     def evaluate(self, widths: Widths) -> Evaluation:
@@ -139,10 +143,7 @@ class CandidateEvaluator:
         """
         start = time.perf_counter()
         with torch.inference_mode():
-            slimmed = self.builder.slim(widths, self._spec.repair)
-            network = cast_network(slimmed, self.precision, self._device)
-            if is_recalibrated(self._spec.repair):
-                recalibrate_batchnorm(network, [self._images.recalibration])
+            slimmed, network = self._slim(widths)
             folded = fold_batchnorm(network, self.builder.statistics.norms)
         own: dict[str, float] = {}
         if len(self._own_costs):
@@ -162,10 +163,43 @@ class CandidateEvaluator:
         """Per group, the units that a candidate keeps, ascending int64 [width]."""
         return list(self.builder.statistics.kept_units(widths))
 
+    def _slim(self, widths: Widths) -> tuple[nn.Module, nn.Module]:
+        """A candidate as the builder makes it, and the same cast and recalibrated."""
+        slimmed = self.builder.slim(widths, self._spec.repair)
+        network = cast_network(slimmed, self.precision, self._device)
+        if is_recalibrated(self._spec.repair):
+            recalibrate_batchnorm(network, [self._recalibration])
+        return slimmed, network
+
+    def _fit(self, dense: nn.Module) -> None:
+        """Get ready to compare with the dense network on the validation images."""
+        with torch.inference_mode():
+            self._dense_outputs = tuple(dense(images).float() for images in self._validation.images)
+            for measure in self._measures:
+                measure.fit(dense, iter(self._validation.images))
+
+    def _sample(self, count: int, seed: int) -> Sample:
+        """Draw the images that candidates are evaluated on."""
+        measures = Accuracy(), Loss(), Agreement()
+        references = []
+        with torch.inference_mode():
+            for share in REFERENCE_WIDTHS:
+                widths = tuple(max(1, round(share * size)) for size in self.groups.sizes)
+                network = fold_batchnorm(self._slim(widths)[1], self.builder.statistics.norms)
+                batches = [
+                    torch.stack([measure.per_image(batch).double() for measure in measures])
+                    for batch in self._batches(network)
+                ]
+                references.append(torch.cat(batches, dim=1).cpu().numpy())
+        right, loss, divergence = np.stack(references, axis=1)
+        deviations = anticipated_deviations(right, np.exp(-loss), divergence)
+        return draw_sample(deviations, count, _leading(self._measures), seed)
+
     def _measure(
         self, network: nn.Module, widths: Widths, own: dict[str, float], start: float
     ) -> Evaluation:
         values: dict[str, float] = {}
+        errors: dict[str, float] = {}
         with ExitStack() as stack, torch.inference_mode():
             for measure in self._measures:
                 measure.attach(network)
@@ -175,23 +209,30 @@ class CandidateEvaluator:
                     measure.update(batch)
             for measure in self._measures:
                 values.update(measure.compute())
+                errors.update(measure.standard_errors())
         structure = self.groups.structure
         costs = {
             "flops": int(structure.flops(widths)) / structure.dense_flops,
             "params": int(structure.params(widths)) / structure.dense_params,
             **relative_costs(own, self.dense_costs),
         }
-        return Evaluation(widths, values, costs, time.perf_counter() - start)
+        return Evaluation(
+            widths, values, costs, time.perf_counter() - start, standard_errors=errors
+        )
 
     def _batches(self, network: nn.Module) -> Iterator[Batch]:
-        images = self._images
+        validation = self._validation
         fused = None if self._plan is None else self._plan.prepare(network)
-        for inputs, labels, dense in zip(
-            images.validation, images.labels, self._dense_outputs, strict=True
+        for inputs, labels, dense, sample in zip(
+            validation.images,
+            validation.labels,
+            self._dense_outputs,
+            validation.samples(),
+            strict=True,
         ):
             # Most measures listen to the first images only; nothing can listen inside a fused one.
             chosen = network if fused is None or _is_heard(network) else fused
-            yield Batch(chosen(inputs).float(), labels, dense)
+            yield Batch(chosen(inputs).float(), labels, dense, sample)
 
 
 def build_evaluator(
@@ -208,6 +249,9 @@ def build_evaluator(
     Raises:
         PruneTuneError: If the network has nothing to prune, or a name or parameter is wrong.
     """
+    measures = make_measures(spec.measures)
+    if spec.images is not None:
+        check_count(spec.images, len(task.validation), _leading(measures))
     statistics = gather_statistics(task, spec.criterion, seed, progress)
     builder = CandidateBuilder(task, statistics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -220,8 +264,12 @@ def build_evaluator(
                 "candidates are evaluated in fp32."
             )
             precision = "fp32"
-    measures = make_measures(spec.measures)
     return CandidateEvaluator(task, spec, builder, measures, device, precision, seed)
+
+
+def _leading(measures: tuple[Measure, ...]) -> int:
+    """How many of the first images some measure looks at, whatever is drawn."""
+    return max((measure.leading for measure in measures), default=0)
 
 
 def _is_heard(network: nn.Module) -> bool:
@@ -233,31 +281,15 @@ def _bf16_difference(task: PruningTask, device: torch.device) -> float:
     """Absolute difference of the dense network's accuracy between bf16 and fp32."""
     accuracies = []
     for precision in ("fp32", "bf16"):
-        images = _prepare_images(task, 1, precision, device)
+        validation = ValidationImages.of(task, precision, device)
         network = cast_network(task.network, precision, device)
         with torch.inference_mode():
             right = sum(
                 int((network(inputs).argmax(dim=1) == labels).sum())
-                for inputs, labels in zip(images.validation, images.labels, strict=True)
+                for inputs, labels in zip(validation.images, validation.labels, strict=True)
             )
         accuracies.append(right / len(task.validation.labels))
     return abs(accuracies[0] - accuracies[1])
-
-
-def _prepare_images(
-    task: PruningTask, recalibration: int, precision: str, device: torch.device
-) -> _Images:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    batch = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
-
-    def place(images: Tensor) -> Tensor:
-        return images.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-
-    return _Images(
-        place(task.calibration[:recalibration]),
-        tuple(place(images) for images in task.validation.images.split(batch)),
-        tuple(labels.to(device) for labels in task.validation.labels.split(batch)),
-    )
 
 
 def _key(
@@ -268,7 +300,10 @@ def _key(
         "task": task.digest,
         "seed": seed,
         "precision": precision,
-        **spec.model_dump(mode="json", exclude={"precision", "costs"}),
+        **spec.model_dump(mode="json", exclude={"precision", "costs", "images"}),
         **own_costs.digests(),
     }
+    if spec.images is not None:
+        # Not a fact of evaluations on all images, which older records know without it.
+        facts["images"] = spec.images
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

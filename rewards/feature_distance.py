@@ -39,7 +39,8 @@ class FeatureDistance(Measure):
     Features are the input of the last linear layer (of the last convolution in a network without
     one), averaged over positions if it is a map. They are compared by CKA because a candidate may
     have fewer features than the dense network, which an L2 distance cannot compare. Images must
-    come in the order in which ``fit`` saw them.
+    come in the order in which ``fit`` saw them. Where they are sampled, the three products are
+    unbiased estimates up to a common factor, and the distance is what they give.
     """
 
     name = "feature-distance"
@@ -54,6 +55,7 @@ class FeatureDistance(Measure):
     def reset(self) -> None:
         """Forget the last candidate's features."""
         self._candidate: list[Tensor] = []
+        self._weights: list[Tensor] = []
         self._features = None
 
     def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -88,6 +90,7 @@ class FeatureDistance(Measure):
     def update(self, batch: Batch) -> None:
         """Take in the features of the pass that just ended."""
         self._candidate.append(self._take())
+        self._weights.append(batch.weights.float())
 
     def compute(self) -> dict[str, float]:
         """The distance over all images so far; not-a-number when there were none.
@@ -104,9 +107,9 @@ class FeatureDistance(Measure):
                 f"candidate was run on {len(candidate)}; fit it on the same validation images."
             )
         # Centring before multiplying keeps the products small enough for single precision.
-        dense = self._dense[: len(candidate)]
-        dense = dense - dense.mean(dim=0)
-        candidate = candidate - candidate.mean(dim=0)
+        weights = torch.cat(self._weights)[:, None]
+        dense = _centred(self._dense[: len(candidate)], weights)
+        candidate = _centred(candidate, weights)
         similarity = linear_cka(dense.T @ candidate, dense.T @ dense, candidate.T @ candidate)
         return {self.name: 1.0 - similarity}
 
@@ -128,6 +131,12 @@ class FeatureDistance(Measure):
                 "a forward pass."
             )
         return features
+
+
+def _centred(features: Tensor, weights: Tensor) -> Tensor:
+    """Features less their weighted mean, scaled so that products of them are weighted sums."""
+    mean = (features * weights).sum(dim=0) / weights.sum()
+    return (features - mean) * weights.sqrt()
 
 
 def _classifier(network: nn.Module) -> str:

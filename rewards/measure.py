@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from .sampling import Sample
 
 __all__ = ["Batch", "Measure"]
 
@@ -19,11 +22,20 @@ class Batch:
         outputs: The candidate's logits, float32 ``[N, classes]``.
         labels: True classes, int64 ``[N]``.
         dense_outputs: The dense network's logits on the same images, float32 ``[N, classes]``.
+        sample: How these images were drawn; None where all validation images are evaluated.
     """
 
     outputs: Tensor
     labels: Tensor
     dense_outputs: Tensor
+    sample: Sample | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """How many validation images each image stands for, float64 ``[N]``."""
+        if self.sample is None:
+            return torch.ones(len(self.outputs), dtype=torch.float64, device=self.outputs.device)
+        return torch.from_numpy(self.sample.weights).to(self.outputs.device)
 
 
 class Measure(ABC):
@@ -33,6 +45,10 @@ class Measure(ABC):
     ``update`` after every forward pass, ``compute``, ``detach``. Between candidates a measure is
     picklable. Batches come in one fixed order, the same for ``fit`` and for every candidate, and
     how the images are cut into batches does not change the result.
+
+    Where candidates are evaluated on a sample of the validation images, ``fit`` is called again,
+    with that sample. A measure of all images then weighs each by ``Batch.weights``; a measure of
+    the first images says in ``leading`` how many they are, and sees them whatever is drawn.
 
     Attributes:
         name: Kebab-case name, unique among measures.
@@ -44,6 +60,11 @@ class Measure(ABC):
     def columns(self) -> tuple[str, ...]:
         """Names of the numbers that ``compute`` returns."""
         return (self.name,)
+
+    @property
+    def leading(self) -> int:
+        """How many of the first validation images it looks at; 0 for a measure of all images."""
+        return 0
 
     def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:  # noqa: B027
         """Learn what is needed of the dense network; nothing by default.
@@ -74,6 +95,14 @@ class Measure(ABC):
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """The numbers of everything taken in since ``attach``, one for each of ``columns``."""
+
+    def standard_errors(self) -> dict[str, float]:
+        """By column, the standard error that comes from evaluating a sample of the images.
+
+        Of everything taken in since ``attach``; none by default, and none where all images are
+        evaluated.
+        """
+        return {}
 
     def detach(self) -> None:  # noqa: B027
         """Leave no hook behind on the candidate; nothing by default."""

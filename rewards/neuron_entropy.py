@@ -86,6 +86,11 @@ class NeuronEntropy(Measure):
         self._tap: Tap | None = None
         self.reset()
 
+    @property
+    def leading(self) -> int:
+        """The images it looks at; see :class:`Measure`."""
+        return self.images
+
     def reset(self) -> None:
         """Forget the counts of the last candidate."""
         self._seen = 0

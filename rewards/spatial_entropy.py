@@ -102,6 +102,11 @@ class SpatialEntropy(Measure):
         """The one column of this measure."""
         return (self.column,)
 
+    @property
+    def leading(self) -> int:
+        """The images it looks at; see :class:`Measure`."""
+        return self.images
+
     def reset(self) -> None:
         """Forget the counts of the last candidate."""
         self._seen = 0

@@ -155,6 +155,7 @@ def prepare(
         repair=spec.repair,
         precision=spec.precision,
         recalibration=spec.recalibration,
+        images=spec.images,
         measures=spec.measures,
         costs=own_costs(limited),
     )

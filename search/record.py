@@ -221,8 +221,9 @@ def read_record(folder: Path | str) -> pa.Table:
 
     Returns:
         One row per evaluation: the columns of `RecordKey`, ``widths`` (list of int32), ``seconds``,
-        ``error`` (null where there is none), ``measures.NAME`` and ``costs.NAME`` (float64, null
-        where that evaluation lacks it). Damaged files are left out with a warning.
+        ``error`` (null where there is none), ``measures.NAME``, ``costs.NAME`` and
+        ``standard_errors.NAME`` (float64, null where that evaluation lacks it). Damaged files are
+        left out with a warning.
     """
     table, damaged = _read_folder(Path(folder))
     for path in damaged:

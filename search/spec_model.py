@@ -141,6 +141,8 @@ class SearchSpec(BaseModel):
             The best candidates are always fully repaired.
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
         recalibration: Images that re-estimate BatchNorm statistics of every candidate.
+        images: Validation images that every candidate is evaluated on, drawn by the seed, with
+            standard errors recorded; all of them when left out. Finalists always see all.
         measures: What is recorded of every candidate.
         reward: What the agent maximises.
         agent: What proposes candidates.
@@ -166,6 +168,7 @@ class SearchSpec(BaseModel):
     repair: Repair = "quick"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibration: int = Field(default=128, ge=1)
+    images: int | None = Field(default=None, ge=2)
     measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
     reward: RewardSpec = RewardSpec(name="accuracy")
     agent: AgentSpec = AgentSpec(name="ppo-lagrangian")

@@ -36,6 +36,7 @@ def smoke_run(script: str, cache_folder: Path) -> str:
         ("candidate_throughput", "x torch-pruning"),
         ("constrained_mdp", "cost/limit"),
         ("entropy_cost", "they add"),
+        ("image_sampling", "variance: simple / ours"),
         ("latency_table", "mean error %"),
         ("kill_and_resume", "same structure"),
         ("pool_scaling", "busy at most"),
@@ -64,6 +65,8 @@ def test_torch_pruning_and_masking_compute_the_same_network(
     accuracy = {row["contender"]: row["accuracy"] for row in rows}
     assert accuracy["amc"] == pytest.approx(accuracy["torch-pruning"], abs=0.01)
     assert accuracy["ours+quick"] == accuracy["ours+quick (warm)"]
+    estimated = {row["contender"] for row in rows if row["standard_error"] is not None}
+    assert estimated == {"ours+quick, sampled"}
 
 
 def test_repairs_help_in_the_order_that_they_promise(

@@ -256,10 +256,12 @@ def _run(results: Results) -> str:
     summary = results.summary
     spec = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
     machine = yaml.safe_dump(dict(results.environment), sort_keys=False, allow_unicode=True)
+    images = results.spec.get("images")
+    sampled = f", on a sample of {images} validation images" if images else ""
     return (
         f"<p>It took {summary.wall_seconds:.0f} seconds, {summary.search_seconds:.0f} of them for "
         f"searching. Candidates: repair {escape(summary.repair)}, criterion "
-        f"{escape(summary.criterion)}, {escape(summary.precision)}.</p>"
+        f"{escape(summary.criterion)}, {escape(summary.precision)}{escape(sampled)}.</p>"
         f"<p>Folder: <code>{escape(str(results.path))}</code></p>"
         f"<details><summary>The spec</summary><pre>{escape(spec)}</pre></details>"
         f"<details><summary>The machine</summary><pre>{escape(machine)}</pre></details>"

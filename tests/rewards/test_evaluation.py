@@ -24,6 +24,7 @@ NAMES = st.text("abcdefgh-", min_size=1, max_size=8)
     costs=st.dictionaries(NAMES, st.floats(0, 1), max_size=4),
     seconds=st.floats(0, 1e6),
     error=st.none() | st.text(max_size=20),
+    standard_errors=st.dictionaries(NAMES, st.floats(0, 1), max_size=4),
 )
 def test_row_round_trip_through_arrow(
     widths: list[int],
@@ -31,8 +32,9 @@ def test_row_round_trip_through_arrow(
     costs: dict[str, float],
     seconds: float,
     error: str | None,
+    standard_errors: dict[str, float],
 ) -> None:
-    evaluation = Evaluation(tuple(widths), measures, costs, seconds, error)
+    evaluation = Evaluation(tuple(widths), measures, costs, seconds, error, standard_errors)
 
     assert Evaluation.from_row(evaluation.to_row()) == evaluation
     row = pa.Table.from_pylist([evaluation.to_row()]).to_pylist()[0]

@@ -94,6 +94,7 @@ def test_paths_are_relative_to_the_file_and_absolute_ones_stay(tmp_path: Path) -
         (MINIMAL + "compare: {rewards: [{nam: x}]}", "'compare.rewards.0.nam'"),
         ("task: {model: digits-net}", "the key 'budgets' is missing; add it."),
         ("budgets: {flops: 0.5}\ntask: {}", "the key 'task.model' is missing; add it."),
+        (MINIMAL + "images: 0", "'images' is 0, but it should be greater than or equal to 2"),
         (MINIMAL + "evaluations: 0", "'evaluations' is 0, but it should be greater than or equal"),
         (
             MINIMAL + "evaluations: many",
