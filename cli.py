@@ -145,7 +145,8 @@ def finetune(
 ) -> None:
     """Fine-tune what a run found anew, otherwise.
 
-    Nothing is searched again. The run's networks, its report and its spec are replaced.
+    Nothing is searched again. The run's networks, its report and its spec are replaced; a run
+    that was interrupted goes on first.
 
     Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
     """

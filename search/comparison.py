@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cluster.connect import connect
-from ..errors import RunFolderError, SpecError
+from ..errors import SpecError
 from ..models.progress import SILENT, Progress
 from .checkpoints import retire_experiment
 from .comparability import check_comparable, note_identity, with_known_precision
@@ -98,9 +98,9 @@ def resume_run(
 def finetune_run(
     path: Path | str, overrides: Sequence[str], progress: Progress = SILENT
 ) -> Summary:
-    """Fine-tune what a finished run found anew, otherwise; nothing is searched again.
+    """Fine-tune what a run found anew, otherwise; nothing is searched again.
 
-    Networks, report and spec of the run are replaced.
+    Networks, report and spec of the run are replaced. A run that was interrupted goes on first.
 
     Args:
         path: The run folder.
@@ -108,27 +108,24 @@ def finetune_run(
         progress: Told what happens.
 
     Raises:
-        PruneTuneError: If there is no run or it has not finished, another process has it, or an
-            override makes no sense.
+        PruneTuneError: If there is no run, another process has it, or an override makes no sense.
         KeyboardInterrupt: If the user stopped it; the run can be resumed.
     """
     folder = RunFolder.open(path)
     with folder.lock():
-        values = folder.read_spec()
+        values, source = folder.read_spec(), str(folder.path / "spec.yaml")
+        before = read_spec(values, source)
         override_values(values, [f"finetune.{override}" for override in overrides])
-        spec = read_spec(values, str(folder.path / "spec.yaml"))
+        spec = read_spec(values, source)
         summary = read_summary(folder)
-        if summary is None or summary.status != "finished":
-            raise RunFolderError(
-                f"The run {folder.path} has not finished; continue it with "
-                f"`prunetune resume {folder.path}` first."
-            )
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
-        check_comparable(folder, spec, prepared)
+        check_comparable(folder, before, prepared)
         connect(spec.cluster)
-        # From here on it is an interrupted run that lacks its networks.
-        write_summary(folder, summary.model_copy(update={"status": "interrupted", "best": ()}))
+        if summary is not None:
+            # From here on it is an interrupted run that lacks its networks.
+            write_summary(folder, summary.model_copy(update={"status": "interrupted", "best": ()}))
         folder.write_spec(spec.to_dict())
+        note_identity(folder, spec, prepared)
         return Run(folder, spec, prepared.keep(folder), progress).run()
 
 

@@ -35,5 +35,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start background jobs
+        raise KeyboardInterrupt
     # Tune stops in an orderly way on the first SIGINT, which a plain exception would not let it do.
     signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,65 @@
+"""Fine-tuning a finished run anew: nothing is searched again, and nothing is lost by a mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from prunetune.search.comparison import finetune_run, run_search
+from prunetune.search.record import read_record
+from prunetune.search.run_folder import RunFolder
+from prunetune.search.spec import read_spec
+from prunetune.search.summary import Summary, read_summary, write_summary
+
+from ..commands import assert_one_sentence, invoke
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "cache_folder")]
+
+
+@pytest.fixture(scope="module")
+def run(local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    spec = {
+        "task": {"model": "digits-net"},
+        "budgets": {"flops": 0.3},
+        "agent": "random",
+        "evaluations": 8,
+        "finetune": {"epochs": 0},
+        "finalists": 1,
+        "output": str(tmp_path_factory.mktemp("runs") / "run"),
+    }
+    return run_search(read_spec(spec))
+
+
+def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
+    evaluated = read_record(RunFolder.open(run.folder).evaluations)
+    (before,) = run.best
+    said = invoke("finetune", str(run.folder), "--set", "epochs=2", "--json")
+    assert said.exit_code == 0
+    (after,) = json.loads(said.stdout)["best"]
+    assert after["widths"] == list(before.widths or ())
+    assert after["finetune_epochs"] == 2
+    assert after["test_before"] == before.test_before
+    assert after["test_after"] > before.test_before  # the smallest network has the most to learn
+    assert read_record(RunFolder.open(run.folder).evaluations).equals(evaluated)
+    assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"), [("epoch=2", "did you mean 'epochs'"), ("epochs=-1", "epochs' is -1")]
+)
+def test_a_mistake_leaves_the_run_as_it_was(run: Summary, override: str, said: str) -> None:
+    before = (run.folder / "summary.json").read_bytes(), (run.folder / "spec.yaml").read_bytes()
+    assert_one_sentence(invoke("finetune", str(run.folder), "--set", override), said)
+    after = (run.folder / "summary.json").read_bytes(), (run.folder / "spec.yaml").read_bytes()
+    assert before == after
+
+
+def test_an_interrupted_run_goes_on(run: Summary) -> None:
+    folder = RunFolder.open(run.folder)
+    found = read_summary(folder)
+    assert found is not None
+    write_summary(folder, found.model_copy(update={"status": "interrupted"}))
+    summary = finetune_run(run.folder, ["epochs=0"])
+    assert summary.status == "finished" and summary.best[0].finetune_epochs == 0
