@@ -169,11 +169,11 @@ class LagrangianAgent(Agent):
 
     def iterate(self, most: int) -> Iteration:
         """See `Agent.iterate`; asks for no candidates where ``most`` is below an iteration's."""
-        if self._algorithm is None:
-            return self._ask_sensitivity()
-        if most < self.candidates:
+        if most < (len(self._narrowed) if self._algorithm is None else self.candidates):
             nothing = np.zeros((0, len(self.problem.structure.groups)), dtype=np.int64)
             return Iteration(nothing, None)
+        if self._algorithm is None:
+            return self._ask_sensitivity()
         try:
             result = self._algorithm.train()
         except Exception as error:
@@ -191,12 +191,10 @@ class LagrangianAgent(Agent):
 
     def load(self, folder: Path) -> None:
         """See `Agent.load`."""
-        sensitivity = read_sensitivity(folder)
-        if sensitivity is not None and self._algorithm is None:
-            self._sensitivity = sensitivity
+        if self._algorithm is None:
+            self._sensitivity = read_sensitivity(folder)
             self._algorithm = self._build()
-        if self._algorithm is not None:
-            self._algorithm.restore_from_path(folder / CHECKPOINT)
+        self._algorithm.restore_from_path(folder / CHECKPOINT)
 
     def stop(self) -> None:
         """See `Agent.stop`."""
