@@ -110,6 +110,17 @@ def test_it_starts_from_what_narrowing_single_groups_cost(make: Make) -> None:
     assert few.outcome is not None and few.outcome.feasible.any()
 
 
+def test_without_evaluations_left_it_asks_for_nothing(make: Make, tmp_path: Path) -> None:
+    agent = make({"flops": 0.4}, 80, candidates=8)
+    assert agent.iterate(12).outcome is None  # 13 candidates would tell how sensitive groups are
+    # A policy that started uniformly goes on uniformly, whatever the default has become.
+    uniform = make({"flops": 0.4}, 80, candidates=8, start="uniform")
+    uniform.iterate(80)
+    uniform.save(tmp_path)
+    agent.load(tmp_path)
+    assert agent.iterate(60).widths.tolist() == uniform.iterate(60).widths.tolist()
+
+
 def test_a_restored_agent_starts_from_the_same_widths(make: Make, tmp_path: Path) -> None:
     first = make({"flops": 0.4}, 80)
     first.iterate(80)
