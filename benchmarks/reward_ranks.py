@@ -1,9 +1,9 @@
 """How every reward ranks candidates by validation accuracy before fine-tuning.
 
-Reads the record of a comparison (``--run``), whatever its state, or evaluates random candidates of
-one cost. Spearman's rank correlation between each reward on one measure and the validation accuracy
-that the search sees, with its 95 % interval (Bonett & Wright 2000). Reward fidelity proper, against
-test accuracy after fine-tuning, is in a comparison's report.
+Reads what ``random`` asked for from the record of a comparison (``--run``), whatever its state, or
+evaluates random candidates of one cost. Spearman's rank correlation between each reward on one
+measure and the validation accuracy that the search sees, with its 95 % interval (Bonett & Wright
+2000). Reward fidelity proper, against test accuracy after fine-tuning, is in a comparison's report.
 """
 
 from __future__ import annotations
@@ -14,29 +14,35 @@ from pathlib import Path
 import numpy as np
 import torch
 from _common import SMOKE_NETWORK, jittered_widths, parser, print_result, print_table, real_task
+from prunetune.models import Widths
 from prunetune.rewards import Evaluation, score
 from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
 from prunetune.rewards.single import SINGLE_REWARDS
 from prunetune.search.report import load_results
 from prunetune.search.report.fidelity import rank_correlation
 from prunetune.search.run_folder import RunFolder
+from prunetune.search.spec import read_spec
+from prunetune.search.trials import comparison_trials
 
 Sets = Mapping[str, Sequence[Evaluation]]
 
 
 def recorded(folder: Path) -> tuple[Sets, Evaluation]:
-    """Candidates that ``random`` asked for, and all, with the dense network's evaluation."""
-    results = load_results(RunFolder.open(folder))
+    """What ``random`` asked for, by budgets, and the dense network's evaluation."""
+    run = RunFolder.open(folder)
+    results = load_results(run)
     dense = Evaluation(tuple(results.dense.groups.values()), results.dense.measures)
-    asked = {
-        each.widths
-        for name, history in results.histories.items()
-        if "_random_" in name
-        for each in history
-    }
+    asked: dict[str, set[Widths]] = {}
+    for trial in comparison_trials(read_spec(run.read_spec())):
+        _, budgets, agent = trial.kind
+        if agent == "random":
+            history = results.histories.get(trial.name, [])
+            asked.setdefault(budgets, set()).update(each.widths for each in history)
     known = results.evaluations
-    random = [known[widths] for widths in sorted(asked) if widths in known]
-    return {"random": random, "all": list(known.values())}, dense
+    return {
+        budgets: [known[each] for each in sorted(widths) if each in known]
+        for budgets, widths in asked.items()
+    }, dense
 
 
 def main() -> None:

@@ -67,22 +67,25 @@ def finish_candidates(
         arrived: Called once per trial, as soon as its network is there, or cannot be had; a
             `ClusterError` says that its processes died, so that it is worth another try later.
     """
-    unique = {candidate.widths for chosen in finalists.values() for candidate in chosen}
-    progress.start(len(unique), "Repairing the best candidates fully")
+    # Where there is only one there is nothing to choose.
+    several = [chosen for chosen in finalists.values() if len(chosen) > 1]
+    unique = {candidate.widths for chosen in several for candidate in chosen}
     scores: dict[Widths, float | PruneTuneError] = {}
 
     def scored(widths: Widths, score: float | PruneTuneError) -> None:
         scores[widths] = score
         progress.advance()
 
-    jobs = {widths: (_validate, factory, widths) for widths in sorted(unique)}
-    _in_parallel(jobs, resources, scored)
-    progress.finish()
+    if unique:
+        progress.start(len(unique), "Repairing the best candidates fully")
+        jobs = {widths: (_validate, factory, widths) for widths in sorted(unique)}
+        _in_parallel(jobs, resources, scored)
+        progress.finish()
 
     waiting: dict[Widths, list[tuple[str, AskedCandidate]]] = {}
     for trial, chosen in finalists.items():
         # The first of equals is the one with the highest reward.
-        best = max(chosen, key=lambda candidate: _score(scores[candidate.widths]))
+        best = max(chosen, key=lambda candidate: _score(scores.get(candidate.widths, 0.0)))
         waiting.setdefault(best.widths, []).append((trial, best))
     label = "Testing the best candidates"
     if finetune.epochs:
