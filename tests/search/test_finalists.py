@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prunetune.envs.budget import Budget
+from prunetune.rewards.registry import RewardSpec
+from prunetune.search.deliveries import deliveries
 from prunetune.search.history import AskedCandidate, pick_finalists
+from prunetune.search.spec_model import AgentSpec
+from prunetune.search.trials import TrialSpec
 
 CANDIDATES = st.builds(
     AskedCandidate,
@@ -37,3 +43,40 @@ def test_of_equal_rewards_the_first_one_asked_for_wins() -> None:
         AskedCandidate((2,), 0.5, {"flops": 0.5}, True, 3),
     ]
     assert [c.evaluations_before for c in pick_finalists(history, 3)] == [0, 1]
+
+
+def test_a_range_delivers_the_best_of_the_whole_search_for_every_limit() -> None:
+    trial = TrialSpec(
+        name="loss",
+        reward=RewardSpec(name="loss"),
+        budgets={"flops": ("20%", 0.6), "params": "1M"},
+        agent=AgentSpec(name="random"),
+        seed=0,
+    )
+    wanted = deliveries(trial, [Budget("flops", 0.6, lowest=0.2), Budget("params", 0.4)])
+    assert [each.name for each in wanted] == [f"loss_{number}of5" for number in range(1, 6)]
+    assert wanted[1].budget == {"flops": 0.3, "params": "1M"}
+    assert wanted[1].limits == {"flops": pytest.approx(0.3), "params": 0.4}
+    history = [
+        # Asked for at the highest limit and good enough for a lower one.
+        AskedCandidate((2,), 0.5, {"flops": 0.28, "params": 0.4}, True, 0),
+        # Over the limit that it was asked for, within a higher one.
+        AskedCandidate((3,), 0.7, {"flops": 0.45, "params": 0.3}, False, 1),
+        AskedCandidate((4,), 0.9, {"flops": 0.30, "params": 0.5}, False, 2),
+        AskedCandidate((5,), float("nan"), {"flops": 0.1, "params": 0.1}, False, 3),
+    ]
+    best = [[each.widths for each in delivery.finalists(history, 1)] for delivery in wanted]
+    assert best == [[], [(2,)], [(2,)], [(3,)], [(3,)]]
+
+
+def test_single_limits_deliver_one_network_under_the_name_of_the_search() -> None:
+    trial = TrialSpec(
+        name="loss",
+        reward=RewardSpec(name="loss"),
+        budgets={"flops": "60M"},
+        agent=AgentSpec(name="random"),
+        seed=0,
+    )
+    (only,) = deliveries(trial, [Budget("flops", 0.5)])
+    assert only.name == "loss" and not only.is_one_of_several
+    assert only.budget == {"flops": "60M"} and only.limits == {"flops": 0.5}
