@@ -84,50 +84,43 @@ class PolicySettings:
         return self.decide == "together"
 
 
-# Values whose best depends on how the agent decides; see docs/agents.md.
+_TOGETHER = PolicySettings(
+    decide="together",
+    candidates=20,
+    env_runners=0,
+    scaled=True,
+    learning_rate=5e-3,
+    epochs=20,
+    minibatch_size=128,
+    clip=0.3,
+    entropy=0.0,
+    std=0.3,
+    final_std=0.05,
+    hidden=(16,),
+    advantages="ranked",
+    multiplier_rule="lagrange",
+    multiplier_learning_rate=200.0,
+    multiplier_damping=5.0,
+    multiplier_max=1e4,
+    deviations=1.6,
+)
+# What is best depends on how the agent decides; see docs/agents.md.
+_IN_ORDER = dataclasses.replace(
+    _TOGETHER,
+    decide="in-order",
+    candidates=32,
+    learning_rate=3e-3,
+    epochs=10,
+    clip=0.2,
+    final_std=0.1,
+    hidden=(64, 64),
+    advantages="combined",
+    multiplier_learning_rate=1.0,
+    multiplier_max=100.0,
+    deviations=1.0,
+)
 _DEFAULTS: Mapping[str, PolicySettings] = MappingProxyType(
-    {
-        "together": PolicySettings(
-            decide="together",
-            candidates=20,
-            env_runners=0,
-            scaled=True,
-            learning_rate=5e-3,
-            epochs=20,
-            minibatch_size=128,
-            clip=0.3,
-            entropy=0.0,
-            std=0.3,
-            final_std=0.05,
-            hidden=(16,),
-            advantages="ranked",
-            multiplier_rule="lagrange",
-            multiplier_learning_rate=200.0,
-            multiplier_damping=5.0,
-            multiplier_max=1e4,
-            deviations=1.6,
-        ),
-        "in-order": PolicySettings(
-            decide="in-order",
-            candidates=32,
-            env_runners=0,
-            scaled=True,
-            learning_rate=3e-3,
-            epochs=10,
-            minibatch_size=128,
-            clip=0.2,
-            entropy=0.0,
-            std=0.3,
-            final_std=0.1,
-            hidden=(64, 64),
-            advantages="combined",
-            multiplier_rule="lagrange",
-            multiplier_learning_rate=1.0,
-            multiplier_damping=5.0,
-            multiplier_max=100.0,
-            deviations=1.0,
-        ),
-    }
+    {"together": _TOGETHER, "in-order": _IN_ORDER}
 )
 
 
