@@ -35,6 +35,10 @@ __all__ = [
     "style",
 ]
 
+# Inches that a legend needs: of a character, beside its text, and of a line.
+_CHARACTER, _HANDLE, _LINE = 0.08, 0.7, 0.19
+# So many series still leave room for their legend inside the picture.
+_FEW = 4
 # Okabe & Ito's palette (2008): distinct for the colour-blind and of different lightness.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -115,11 +119,15 @@ def accuracy_against_flops(results: Results) -> Figure | None:
         axes.plot(100, 100 * results.dense.test, "*", c="black", ms=14, label="dense (test)")
     # A few ruined candidates must not squeeze everything that matters into one line.
     lowest = float(np.quantile(xy[:, 1], 0.05))
-    highest = max([float(xy[:, 1].max()), *(100 * delivered_accuracy(best) for best in done)])
+    tested = [*(delivered_accuracy(best) for best in done), results.dense.test or 0.0]
+    highest = max(float(xy[:, 1].max()), *(100 * accuracy for accuracy in tested))
     axes.set_ylim(lowest - 1.0, min(highest + 0.06 * (highest - lowest) + 0.5, 100.5))
     axes.set_xlabel("FLOPs, % of dense (2 x multiply-accumulates, batch 1)")
     axes.set_ylabel("accuracy, %")
-    axes.legend(loc="lower right")
+    if len(styles) <= _FEW:
+        axes.legend(loc="lower right")
+    else:
+        shared_legend(figure, [axes])
     return figure
 
 
@@ -298,7 +306,12 @@ def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         entries = {**dict(zip(labels, handles, strict=True)), **entries}
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2)
+    longest = max(map(len, entries), default=1)
+    columns = max(1, min(4, int(figure.get_figwidth() / (longest * _CHARACTER + _HANDLE))))
+    # The legend gets room of its own: panels must not shrink to nothing above a long one.
+    lines = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + lines * _LINE)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
 def series_name(best: Best, results: Results) -> str:
