@@ -44,7 +44,7 @@ class LagrangianAgent(Agent):
 
     Deciding together, its first iteration narrows one group at a time, and the policy starts from
     the widths that these sensitivities allocate (:class:`~prunetune.envs.sensitivity.Sensitivity`).
-    That takes at most a quarter of its evaluations; where they are too few for it, where no budget
+    That takes at most a fifth of its evaluations; where they are too few for it, where no budget
     is tabulated, or with ``start: uniform`` the policy starts from the uniform candidate.
 
     Args:
@@ -151,11 +151,11 @@ class LagrangianAgent(Agent):
         self._narrowed = narrowed
         if candidates is None:
             left = evaluations - len(narrowed)
-            # Candidates of one limit are compared with each other alone.
-            about = settings.candidates * (2 if contexts > 1 else 1)
-            settings = dataclasses.replace(
-                settings, candidates=max(candidates_per_iteration(left, about), 2 * contexts)
-            )
+            about = candidates_per_iteration(left, settings.candidates)
+            if contexts > 1:
+                # Candidates of one limit are compared with each other alone.
+                about = max(2 * contexts, candidates_per_iteration(left, 2 * settings.candidates))
+            settings = dataclasses.replace(settings, candidates=about)
         # More candidates than it may ask for would leave it without a single iteration.
         most = max(1, min(settings.candidates, evaluations - len(narrowed)))
         self._settings = dataclasses.replace(settings, candidates=most)

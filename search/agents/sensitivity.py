@@ -16,7 +16,7 @@ __all__ = ["SensitivityAgent", "affordable_narrowings"]
 
 _MOST_STEPS = 4
 # At most this share of a search goes into sensitivities.
-_SHARE = 0.25
+_SHARE = 0.2
 
 
 def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[np.int64]:
@@ -24,7 +24,7 @@ def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[
 
     Args:
         problem: What is searched.
-        evaluations: Of the search, of which they take at most a quarter.
+        evaluations: Of the search, of which they take at most a fifth.
 
     Returns:
         int64 [K, G]; K is 0 where that is not enough for one width per group, or where no budget
@@ -64,7 +64,7 @@ class SensitivityAgent(BlackBoxAgent):
         if not len(self._narrowed):
             raise SpecError(
                 "The agent 'sensitivity' needs a budget whose cost is known before an evaluation, "
-                f"and evaluations of at least {4 * (1 + len(problem.structure.groups))} here; "
+                f"and evaluations of at least {5 * (1 + len(problem.structure.groups))} here; "
                 "raise them or take another agent."
             )
         super().__init__(problem, seed, evaluations, candidates=len(self._narrowed))

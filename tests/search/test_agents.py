@@ -86,17 +86,17 @@ def test_sensitivities_alone_beat_uniform_widths_and_are_asked_for_once() -> Non
     narrowed = agent.iterate(100)
     sizes = problem.structure.sizes
     assert ((narrowed.widths != sizes).sum(axis=1) <= 1).all()
-    assert len(narrowed.widths) <= 25
-    allocated = agent.iterate(75)
+    assert len(narrowed.widths) <= 20
+    allocated = agent.iterate(80)
     assert allocated.outcome is not None and allocated.outcome.feasible.all()
     assert allocated.outcome.rewards.max() > _best(UniformAgent(problem, 0, 8), 8)
     assert agent.iterate(60).outcome is None
 
 
 def test_sensitivities_need_evaluations_and_a_cost_that_is_known_before_them() -> None:
-    with pytest.raises(SpecError, match="evaluations of at least 20"):
-        SensitivityAgent(_problem(), 0, 19)
-    assert SensitivityAgent(_problem(), 0, 20).iterate(20).outcome is not None
+    with pytest.raises(SpecError, match="evaluations of at least 25"):
+        SensitivityAgent(_problem(), 0, 24)
+    assert SensitivityAgent(_problem(), 0, 25).iterate(25).outcome is not None
     with pytest.raises(SpecError, match="known before an evaluation"):
         SensitivityAgent(_problem({"odd": 0.5}, costs=(MeasuredCost("odd"),)), 0, 1000)
 

@@ -16,10 +16,12 @@ def test_a_run_can_be_asked_to_end_even_where_ctrl_c_is_ignored(
     interrupt: signal.Handlers, number: signal.Signals
 ) -> None:
     # Shells let background jobs ignore SIGINT.
-    before, handler = signal.signal(signal.SIGINT, interrupt), signal.getsignal(number)
+    before = signal.signal(signal.SIGINT, interrupt)
+    handler = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored
     try:
         with pytest.raises(KeyboardInterrupt), ended_by_signals():
             os.kill(os.getpid(), number)
-        assert signal.getsignal(number) == handler
+        assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(number, handler)

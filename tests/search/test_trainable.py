@@ -89,7 +89,7 @@ def _state(trial: SearchTrial) -> list[dict[str, Any]]:
         ((_, optimizer),) = learner.get_optimizers_for_module("default_policy")
         return {
             "multipliers": learner.multipliers.values.tolist(),
-            "learning rate": optimizer.param_groups[0]["lr"],
+            "learning rate": float(optimizer.param_groups[0]["lr"]),
             "KL coefficient": float(learner.curr_kl_coeffs_per_module["default_policy"]),
         }
 
