@@ -46,6 +46,7 @@ class CandidateMap:
     ) -> None:
         self._problem = problem
         self._sensitivity = sensitivity if len(problem.limits) else None
+        self._starts: dict[bytes, NDArray[np.float64]] = {}
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)
         self._scaled = scaled and len(problem.limits) == len(problem.budgets)
@@ -80,7 +81,12 @@ class CandidateMap:
     def _start(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fractions that the start keeps of every group, float64 [N, G]."""
         if self._sensitivity is not None:
-            return self._sensitivity.allocate(self._problem, limits) / self._full
+            asked = limits.tobytes()
+            if asked not in self._starts:
+                # The limits of a search are the same in every iteration.
+                allocated = self._sensitivity.allocate(self._problem, limits)
+                self._starts = {asked: allocated / self._full}
+            return self._starts[asked]
         ones = np.ones((len(limits), len(self._full)))
         if len(self._problem.limits):
             fraction = common_factor(self._problem, ones, limits)
