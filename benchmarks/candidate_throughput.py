@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -107,16 +107,18 @@ class Row:
 class Contenders:
     """All ways to get a candidate's accuracy on one task."""
 
-    def __init__(self, task: PruningTask, sampled: int, seed: int) -> None:
+    def __init__(self, task: PruningTask, sampled: int, recalibration: int, seed: int) -> None:
+        def evaluator(**options: Any) -> CandidateEvaluator:
+            spec = EvaluatorSpec(recalibration=recalibration, **options)
+            return build_evaluator(task, spec, seed)
+
         self.task = task
         accuracy = (MeasureSpec(name="accuracy"),)
-        self.unrepaired = build_evaluator(
-            task, EvaluatorSpec(repair="none", measures=accuracy), seed
-        )
-        self.repaired = build_evaluator(task, EvaluatorSpec(measures=accuracy), seed)
-        self.sampled = build_evaluator(task, EvaluatorSpec(images=sampled, measures=accuracy), seed)
-        self.light = build_evaluator(task, EvaluatorSpec(repair="light", measures=accuracy), seed)
-        self.measured = build_evaluator(task, EvaluatorSpec(), seed)
+        self.unrepaired = evaluator(repair="none", measures=accuracy)
+        self.repaired = evaluator(measures=accuracy)
+        self.sampled = evaluator(images=sampled, measures=accuracy)
+        self.light = evaluator(repair="light", measures=accuracy)
+        self.measured = evaluator()
         self.groups = self.unrepaired.groups
         self.precision = self.unrepaired.precision
         # One of its own, whose memory does not know the candidates that were timed before.
@@ -197,13 +199,12 @@ def matrix_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 
 
 def measure(
-    task: PruningTask, targets: list[float], rounds: int, spread: float, sampled: int, seed: int
+    contenders: Contenders, targets: list[float], rounds: int, spread: float, seed: int
 ) -> list[Row]:
     """Time all contenders on one task; one row of results per contender and target."""
-    contenders = Contenders(task, sampled, seed)
     structure = contenders.groups.structure
     rng = np.random.default_rng(seed)
-    images = len(task.validation)
+    images = len(contenders.task.validation)
     timings: Timings = defaultdict(list)
     found: dict[tuple[float, str], list[Found]] = defaultdict(list)
     shares: dict[float, list[float]] = defaultdict(list)
@@ -222,7 +223,7 @@ def measure(
                     timings[target, name].append(timing)
     return [
         Row(
-            network=task.name.partition(" on ")[0],
+            network=contenders.task.name.partition(" on ")[0],
             flops=statistics.median(shares[target]),
             contender=name,
             precision="fp32" if name in _BASELINES else contenders.precision,
@@ -268,6 +269,7 @@ def main() -> None:
     arguments.add_argument("--flops", nargs="+", type=float, default=[0.5, 0.2])
     arguments.add_argument("--images", type=int, default=1000)
     arguments.add_argument("--sampled", type=int, default=400)
+    arguments.add_argument("--recalibration", type=int, default=128)
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--spread", type=float, default=0.2)
     options = arguments.parse_args()
@@ -284,9 +286,8 @@ def run(options: argparse.Namespace) -> None:
     rows: list[Row] = []
     for network in options.networks:
         task = real_task(network, options.data, validation=options.images, seed=options.seed)
-        measured = measure(
-            task, options.flops, options.rounds, options.spread, options.sampled, options.seed
-        )
+        contenders = Contenders(task, options.sampled, options.recalibration, options.seed)
+        measured = measure(contenders, options.flops, options.rounds, options.spread, options.seed)
         _print_network(network, (len(task.validation), options.sampled), measured, rates)
         rows += measured
     # The machine may have slowed down in between.
@@ -301,6 +302,7 @@ def run(options: argparse.Namespace) -> None:
         "candidate_throughput",
         images=options.images,
         sampled=options.sampled,
+        recalibration=options.recalibration,
         rounds=options.rounds,
         spread=options.spread,
         matrix_flop_per_second=rates,

@@ -211,6 +211,8 @@ run_search(read_spec(eval(sys.argv[1])), Telling())
 """
 
 
+# With the dense network trained already, so that what advances is the search.
+@pytest.mark.usefixtures("digits_task")
 def test_a_terminated_run_says_so_and_two_processes_cannot_have_it(
     cache_folder: Path, tmp_path: Path
 ) -> None:
