@@ -79,6 +79,7 @@ class LagrangianAgent(Agent):
         multiplier_max: Largest value of a multiplier.
         deviations: The mean cost plus so many standard deviations of the costs is held at the
             limit, so that most candidates keep it and not only their mean.
+        margin: Share of every limit that the multipliers leave free.
 
     Raises:
         ValueError: If there is no such way to decide or to start.
@@ -115,6 +116,7 @@ class LagrangianAgent(Agent):
         multiplier_damping: float = 5.0,
         multiplier_max: float | None = None,
         deviations: float | None = None,
+        margin: float | None = None,
     ) -> None:
         super().__init__(problem, seed, evaluations)
         if start not in get_args(Start):
@@ -138,6 +140,7 @@ class LagrangianAgent(Agent):
             multiplier_damping=multiplier_damping,
             multiplier_max=multiplier_max,
             deviations=deviations,
+            margin=margin,
         )
         contexts = len(problem.front)
         if contexts > 1 and not settings.together:

@@ -60,6 +60,7 @@ class PolicySettings:
     multiplier_damping: float
     multiplier_max: float
     deviations: float
+    margin: float
 
     @classmethod
     def decided(cls, decide: Decide, **given: Any) -> PolicySettings:
@@ -103,6 +104,7 @@ _TOGETHER = PolicySettings(
     multiplier_damping=5.0,
     multiplier_max=1e4,
     deviations=1.6,
+    margin=0.005,
 )
 # What is best depends on how the agent decides; see docs/agents.md.
 _IN_ORDER = dataclasses.replace(
@@ -118,6 +120,7 @@ _IN_ORDER = dataclasses.replace(
     multiplier_learning_rate=1.0,
     multiplier_max=100.0,
     deviations=1.0,
+    margin=0.0,
 )
 _DEFAULTS: Mapping[str, PolicySettings] = MappingProxyType(
     {"together": _TOGETHER, "in-order": _IN_ORDER}
@@ -194,6 +197,7 @@ def build_policy(
             multiplier_damping=settings.multiplier_damping,
             multiplier_max=settings.multiplier_max,
             deviations=settings.deviations,
+            margin=settings.margin,
             normalise_advantages=settings.advantages,
         )
         .exploration(std=settings.std, max_std=[[0, settings.std], [total, settings.final_std]])

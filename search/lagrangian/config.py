@@ -54,6 +54,7 @@ class LagrangianPPOConfig(PPOConfig):
         self.initial_multipliers: list[float] | None = None
         self.cost_window = 1
         self.cost_deviations = 0.0
+        self.cost_margin = 0.0
         self.cost_gamma = 1.0
         self.cost_lambda = 1.0
         self.cost_vf_loss_coeff = 1.0
@@ -88,6 +89,7 @@ class LagrangianPPOConfig(PPOConfig):
         initial_multipliers: Sequence[float] = NotProvided,
         window: int = NotProvided,
         deviations: float = NotProvided,
+        margin: float = NotProvided,
         cost_gamma: float = NotProvided,
         cost_lambda: float = NotProvided,
         cost_vf_loss_coeff: float = NotProvided,
@@ -113,6 +115,8 @@ class LagrangianPPOConfig(PPOConfig):
             deviations: The multipliers hold the mean cost plus so many standard deviations of the
                 episodes' costs at the limit: 0 constrains the mean alone, which half of all
                 episodes exceed, and 1.28 lets about 90 % of them keep the limit (our choice).
+            margin: Share of every limit that the multipliers leave free, in [0, 1): they move
+                after the costs do, and a policy that narrows fast is ahead of them (our choice).
             cost_gamma: Discount of the cost critics.
             cost_lambda: GAE parameter of the cost critics.
             cost_vf_loss_coeff: Weight of the cost critics' loss.
@@ -134,6 +138,7 @@ class LagrangianPPOConfig(PPOConfig):
             "initial_multipliers": initial_multipliers,
             "cost_window": window,
             "cost_deviations": deviations,
+            "cost_margin": margin,
             "cost_gamma": cost_gamma,
             "cost_lambda": cost_lambda,
             "cost_vf_loss_coeff": cost_vf_loss_coeff,
@@ -185,8 +190,9 @@ class LagrangianPPOConfig(PPOConfig):
         names = self.cost_names or [str(number) for number in range(len(self.limits))]
         if self.contexts > 1:
             names = [f"{name}@{context}" for context in range(self.contexts) for name in names]
+        held = tuple(float(limit) * (1.0 - self.cost_margin) for limit in self.limits)
         return Constraints(
-            limits=tuple(float(limit) for limit in self.limits) * self.contexts,
+            limits=held * self.contexts,
             names=tuple(names),
             rule=self.multiplier_rule,
             learning_rate=self.multiplier_learning_rate,
@@ -207,6 +213,8 @@ class LagrangianPPOConfig(PPOConfig):
             raise ValueError("normalise_advantages must be 'reward', 'combined' or 'ranked'")
         if self.cost_deviations < 0:
             raise ValueError("deviations must not be negative")
+        if not 0 <= self.cost_margin < 1:
+            raise ValueError("margin must be in [0, 1)")
         bounds = [b for _, b in self.max_std] if isinstance(self.max_std, list) else [self.max_std]
         if not min(self.initial_std, *bounds) > 0:
             raise ValueError("the standard deviation and its bounds must be above 0")

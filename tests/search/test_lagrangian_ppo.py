@@ -247,6 +247,15 @@ def test_deviations_hold_more_than_the_mean_at_the_limit(running: Any) -> None:
     assert held["amount"] > plain["amount"]
 
 
+def test_a_margin_is_a_lower_limit_for_the_multipliers_alone(running: Any) -> None:
+    lowered = [0.8 * limit for limit in _config().limits]
+    margin = running(_config().constraints(margin=0.2)).train()["lagrangian"]
+    lower = running(_config().constraints(limits=lowered)).train()["lagrangian"]
+    plain = running(_config()).train()["lagrangian"]
+    assert margin["multipliers"] == lower["multipliers"]
+    assert margin["feasible_share"] == plain["feasible_share"]
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(running: Any) -> None:
     runs = []
     for seed in (3, 3, 4):
