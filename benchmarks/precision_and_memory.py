@@ -32,6 +32,7 @@ from _common import (
     spearman,
     spearman_interval,
 )
+from prunetune.cluster.resources import EvaluatorResources
 from prunetune.models import TaskSpec, TrainingSpec, gather_statistics, load_task
 from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
@@ -175,6 +176,7 @@ def main() -> None:
         result["precision"] = compare_precisions(options)
     if "memory" in options.parts:
         result["memory"] = {}
+        os.environ.update(EvaluatorResources().environment)  # which the processes below inherit
         for network in options.memory_networks:
             # Of its own, since a process reuses what earlier networks left behind.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -190,17 +190,13 @@ class Lane:
 def _spawn(resources: EvaluatorResources) -> Any:
     import ray
 
-    # One thread in each of several processes beats several in one for networks of this size. The
-    # variables are there before anything that heeds them is imported.
-    threads = max(1, int(resources.cpus))
-    variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return (
         ray.remote(EvaluatorWorker)
         .options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             max_restarts=0,
-            runtime_env={"env_vars": variables},
+            runtime_env={"env_vars": resources.environment},
         )
         .remote()
     )

@@ -10,6 +10,9 @@ from ..errors import ClusterError
 
 # Resources are sums of floats: three evaluators of a third of a GPU fill one GPU.
 _ROUNDING = 1e-6
+# More than one candidate needs. oneDNN keeps 1,024 unless told, and hardly one serves the next
+# candidate, whose layers have other shapes.
+_COMPILED_KERNELS = 256
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,17 @@ class EvaluatorResources:
             else:
                 fits = min(fits, gpus / self.gpus)
         return int(fits + _ROUNDING)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of its process, for libraries that read them when imported."""
+        # One thread in each of several processes beats several in one for networks of this size.
+        threads = str(max(1, int(self.cpus)))
+        return {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(_COMPILED_KERNELS),
+        }
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
