@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from prunetune._plugins import resolve
 from prunetune.search.comparison import run_search
 from prunetune.search.history import TrialHistory
 from prunetune.search.spec import load_spec
+from torch import nn
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -36,6 +39,13 @@ def test_lagrangian_ppo_learns_the_shop_by_heart(tmp_path: Path) -> None:
     assert 0 < float(found["multiplier"]) < 1
     logs = Path(re.findall(r"^tensorboard --logdir (.+)$", done.stdout, re.M)[0])
     assert list(logs.glob("events.out.tfevents.*"))
+
+
+def test_padded_flops_count_whole_blocks() -> None:
+    padded_flops = resolve(f"{_EXAMPLES / 'padded_flops.py'}:padded_flops", "cost")
+    network = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 8, 1))
+    counted = padded_flops(network, torch.zeros(1, 3, 6, 6))
+    assert counted == 2 * (8 * 16 * 9 + 16 * 8) * 4 * 4
 
 
 def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_path: Path) -> None:
