@@ -75,7 +75,8 @@ def test_it_copies_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     with Mirror(local, f"file://{remote}", seconds=0.01):
         _make(local, {"a": b"1"})
         end = time.monotonic() + 30
-        while not (remote / "a").exists() and time.monotonic() < end:
+        # A file appears before its content does.
+        while _content(remote) != {"a": b"1"} and time.monotonic() < end:
             time.sleep(0.01)
         assert _content(remote) == {"a": b"1"}
         _make(local, {"b": b"2"})

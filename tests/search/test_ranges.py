@@ -9,10 +9,14 @@ import pytest
 from prunetune.errors import SpecError
 from prunetune.models.artifact import verify_artifact
 from prunetune.search.comparison import run_comparison, run_search
+from prunetune.search.record import read_record
 from prunetune.search.report.write import write_report
 from prunetune.search.spec import SearchSpec, read_spec
+from prunetune.search.summary import Summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "cache_folder")]
+
+_AGENTS = ["ppo-lagrangian", "random"]
 
 
 def _spec(output: Path, **values: Any) -> SearchSpec:
@@ -31,11 +35,19 @@ def _spec(output: Path, **values: Any) -> SearchSpec:
     )
 
 
-def test_a_search_over_a_range_delivers_a_network_for_every_limit(tmp_path: Path) -> None:
-    agents = ["ppo-lagrangian", "random"]
-    summary = run_comparison(_spec(tmp_path / "run", compare={"agents": agents}))
+@pytest.fixture(scope="module")
+def searched(
+    local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Summary:
+    """Two agents over a range, which see a sample of the validation images."""
+    folder = tmp_path_factory.mktemp("ranges") / "run"
+    return run_comparison(_spec(folder, images=150, compare={"agents": _AGENTS}))
+
+
+def test_a_search_over_a_range_delivers_a_network_for_every_limit(searched: Summary) -> None:
+    summary = searched
     assert summary.status == "finished"
-    for agent in agents:
+    for agent in _AGENTS:
         bests = [best for best in summary.best if best.agent == agent]
         assert [best.budget["flops"] for best in bests] == [0.3, 0.4, 0.5, 0.6, 0.7]
         assert len({best.search_name for best in bests}) == 1
@@ -49,6 +61,16 @@ def test_a_search_over_a_range_delivers_a_network_for_every_limit(tmp_path: Path
         assert rewards == sorted(rewards)
     page = write_report(summary.folder)[0].read_text()
     assert "FLOPs ≤ 40 %" in page and "FLOPs ≤ 70 %" in page
+
+
+def test_what_a_sample_of_the_images_leaves_uncertain_is_recorded(searched: Summary) -> None:
+    rows = read_record(searched.folder / "evaluations").to_pylist()
+    assert rows
+    for row in rows:
+        assert row["standard_errors.agreement"] > 0
+        assert 0 <= row["standard_errors.accuracy"] < 0.1
+    page = write_report(searched.folder)[0].read_text()
+    assert "on a sample of 150 validation images" in page
 
 
 def test_an_agent_that_follows_no_range_is_refused_before_anything_starts(tmp_path: Path) -> None:
