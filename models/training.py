@@ -141,7 +141,7 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, labelled: LabelledImages, batch_size: int = 256) -> float:
+def accuracy(network: nn.Module, labelled: LabelledImages, batch_size: int = 64) -> float:
     """Share of images whose class is the network's largest output, in [0, 1].
 
     Args:

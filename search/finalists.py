@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..cluster.resources import EvaluatorResources, check_room
 from ..cluster.worker import sentence
 from ..errors import ClusterError, EvaluationError, PruneTuneError
+from ..models.data.source import Indices
 from ..models.progress import Progress
 from ..models.structure import Widths
 from ..models.training import accuracy, train
@@ -89,7 +91,8 @@ def finish_candidates(
         waiting.setdefault(best.widths, []).append((trial, best))
     label = "Testing the best candidates"
     if finetune.epochs:
-        label = f"Fine-tuning the best candidates for {finetune.epochs} epochs"
+        epochs = "an epoch" if finetune.epochs == 1 else f"{finetune.epochs} epochs"
+        label = f"Fine-tuning the best candidates for {epochs}"
     progress.start(len(waiting), label)
 
     def finished(widths: Widths, result: Finished | PruneTuneError) -> None:
@@ -172,6 +175,14 @@ def _test_dense(factory: PreparedFactory) -> float:
     return accuracy(task.network, task.test())
 
 
+def _lesson(allowed: Indices, images: int | None, seed: int) -> Indices:
+    """The images to learn from: the same for every network of a run."""
+    if images is None or images >= len(allowed):
+        return allowed
+    chosen = np.random.default_rng(seed).choice(allowed, images, replace=False)
+    return np.sort(chosen)
+
+
 def _finish(factory: PreparedFactory, widths: Widths, finetune: FinetuneSpec) -> Finished:
     prepared = factory.prepare()
     task, evaluator = prepared.task, prepared.evaluator
@@ -183,7 +194,7 @@ def _finish(factory: PreparedFactory, widths: Widths, finetune: FinetuneSpec) ->
         train(
             network,
             task.data,
-            task.train_indices,
+            _lesson(task.train_indices, finetune.images, factory.seed),
             finetune,
             factory.seed,
             teacher=task.network,

@@ -55,6 +55,7 @@ class FinetuneSpec(TrainingSpec):
 
     Attributes:
         epochs: Passes over the training images; 0 leaves the repaired network as it is.
+        images: How many training images, drawn by the seed; all of them when left out.
         learning_rate: The highest one of the schedule.
         distillation: Weight, in [0, 1], of the loss against the dense network's outputs.
         clip: Largest norm of the gradient: a repaired network has large weights, and without it the
@@ -62,6 +63,7 @@ class FinetuneSpec(TrainingSpec):
         freeze_batchnorm: Whether BatchNorm keeps the statistics that full repair was fitted to.
     """
 
+    images: int | None = Field(default=None, ge=2)
     learning_rate: float = Field(default=0.02, gt=0.0)
     distillation: float = Field(default=0.5, ge=0.0, le=1.0)
     clip: float | None = Field(default=1.0, gt=0.0)

@@ -55,8 +55,23 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
 
 
+def test_a_short_lesson_is_the_same_every_time_and_not_the_whole_one(run: Summary) -> None:
+    learnt = []
+    for images in (64, 64, 128):
+        (best,) = finetune_run(run.folder, ["epochs=1", f"images={images}"]).best
+        assert best.artifact is not None
+        learnt.append(_weights(run.folder / best.artifact))
+    assert torch.equal(learnt[0], learnt[1])
+    assert not torch.equal(learnt[0], learnt[2])
+
+
 @pytest.mark.parametrize(
-    ("override", "said"), [("epoch=2", "did you mean 'epochs'"), ("epochs=-1", "epochs' is -1")]
+    ("override", "said"),
+    [
+        ("epoch=2", "did you mean 'epochs'"),
+        ("epochs=-1", "epochs' is -1"),
+        ("images=1", "images' is 1"),
+    ],
 )
 def test_a_mistake_leaves_the_run_as_it_was(run: Summary, override: str, said: str) -> None:
     before = (run.folder / "summary.json").read_bytes(), (run.folder / "spec.yaml").read_bytes()
