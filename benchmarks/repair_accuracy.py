@@ -37,7 +37,7 @@ from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.candidates import CandidateBuilder
 from prunetune.models.structure import Widths
 from prunetune.rewards.evaluator import EvaluatorSpec
-from torch import nn
+from torch import Tensor, nn
 
 REPAIRS = ("none", "recalibration", "quick", "light", "full")
 
@@ -63,39 +63,41 @@ class Row:
     timing: Timing
 
 
-def build(builder: CandidateBuilder, task: PruningTask, widths: Widths, repair: str) -> nn.Module:
-    """The network of a candidate after one of ``REPAIRS``, for reading only."""
+def build(builder: CandidateBuilder, images: Tensor, widths: Widths, repair: str) -> nn.Module:
+    """The network of a candidate after one of ``REPAIRS``, for reading only.
+
+    Args:
+        builder: Of the task.
+        images: For recalibration, float32 [N, C, H, W].
+        widths: Of the candidate.
+        repair: Which.
+    """
     if repair in ("light", "full"):
         return builder.slim(widths, "light" if repair == "light" else "full")
     network = builder.slim(widths, "quick" if repair == "quick" else "none")
     if repair != "none":
-        recalibrate_batchnorm(network, [task.calibration[: EvaluatorSpec().recalibration]])
+        recalibrate_batchnorm(network, [images])
     return network
 
 
 def rows_of(
-    task: PruningTask,
-    criterion: str,
-    widths: list[float],
-    repairs: list[str],
-    test: LabelledImages,
-    precision: str,
-    seed: int,
+    task: PruningTask, criterion: str, test: LabelledImages, options: argparse.Namespace
 ) -> list[Row]:
     """All widths and repairs under one criterion."""
-    statistics = gather_statistics(task, criterion, seed)
+    statistics = gather_statistics(task, criterion, options.seed)
+    images = task.calibration[: options.recalibration]
     structure = statistics.groups.structure
     builder = CandidateBuilder(task, statistics)
-    for repair in repairs:
+    for repair in options.repairs:
         # What is done once per task: factorisations, and targets from the dense network.
-        build(builder, task, uniform_widths(structure, 1.0), repair)
+        build(builder, images, uniform_widths(structure, 1.0), repair)
     rows = []
-    for width in widths:
+    for width in options.widths:
         candidate = uniform_widths(structure, width)
         flops = int(structure.flops(candidate)) / structure.dense_flops
-        for repair in repairs:
-            network, timing = timed(partial(build, builder, task, candidate, repair))
-            found = measured_accuracy(network, statistics.norms, test, precision)
+        for repair in options.repairs:
+            network, timing = timed(partial(build, builder, images, candidate, repair))
+            found = measured_accuracy(network, statistics.norms, test, options.precision)
             rows.append(Row(criterion, width, flops, repair, found, timing))
             print(
                 f"{criterion:20s} {width:.2f} {repair:14s} {100 * found:6.2f} %  "
@@ -113,6 +115,7 @@ def main() -> None:
     arguments.add_argument("--widths", nargs="+", type=float, default=[0.7, 0.5, 0.3, 0.2])
     arguments.add_argument("--repairs", nargs="+", default=list(REPAIRS), choices=REPAIRS)
     arguments.add_argument("--calibration", type=int, default=512)
+    arguments.add_argument("--recalibration", type=int, default=EvaluatorSpec().recalibration)
     arguments.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     options = arguments.parse_args()
     if options.smoke:
@@ -135,17 +138,7 @@ def run(options: argparse.Namespace) -> None:
     }
     print(f"dense: {100 * dense['fp32']:.2f} % in fp32, {100 * dense['bf16']:.2f} % in bf16")
     rows = [
-        row
-        for criterion in options.criteria
-        for row in rows_of(
-            task,
-            criterion,
-            options.widths,
-            options.repairs,
-            test,
-            options.precision,
-            options.seed,
-        )
+        row for criterion in options.criteria for row in rows_of(task, criterion, test, options)
     ]
     _print_accuracies(options, rows)
     _print_seconds(options, rows)
@@ -153,6 +146,7 @@ def run(options: argparse.Namespace) -> None:
         "repair_accuracy",
         network=options.network,
         calibration=options.calibration,
+        recalibration=options.recalibration,
         precision=options.precision,
         test_images=len(test),
         dense=dense,
