@@ -175,8 +175,8 @@ def _test_dense(factory: PreparedFactory) -> float:
     return accuracy(task.network, task.test())
 
 
-def _lesson(allowed: Indices, images: int | None, seed: int) -> Indices:
-    """The images to learn from: the same for every network of a run."""
+def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices:
+    """Images to train on, int64, ascending: the same ones for every network of a run."""
     if images is None or images >= len(allowed):
         return allowed
     chosen = np.random.default_rng(seed).choice(allowed, images, replace=False)
@@ -194,7 +194,7 @@ def _finish(factory: PreparedFactory, widths: Widths, finetune: FinetuneSpec) ->
         train(
             network,
             task.data,
-            _lesson(task.train_indices, finetune.images, factory.seed),
+            _training_images(task.train_indices, finetune.images, factory.seed),
             finetune,
             factory.seed,
             teacher=task.network,
