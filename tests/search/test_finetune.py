@@ -55,7 +55,7 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
 
 
-def test_a_short_lesson_is_the_same_every_time_and_not_the_whole_one(run: Summary) -> None:
+def test_the_same_images_are_drawn_every_time_and_others_for_another_count(run: Summary) -> None:
     learnt = []
     for images in (64, 64, 128):
         (best,) = finetune_run(run.folder, ["epochs=1", f"images={images}"]).best
