@@ -24,6 +24,7 @@ from prunetune.models import (
     accuracy,
     load_task,
 )
+from prunetune.models.data import Augmentation
 from prunetune.models.fusion import cast_network, fold_batchnorm
 from prunetune.models.inference import plan_inference
 from prunetune.search.environment import describe_environment
@@ -61,7 +62,7 @@ def real_task_spec(
     *,
     calibration: int = 512,
     validation: int = 1000,
-    augmented: bool = False,
+    augmentation: Augmentation = "none",
 ) -> TaskSpec:
     """A trained network with CIFAR-10, or ``digits-net`` with its digits.
 
@@ -71,11 +72,11 @@ def real_task_spec(
             standard deviations that each network was trained with.
         calibration: Calibration images; ``digits-net`` takes what it has.
         validation: Validation images; likewise.
-        augmented: Whether validation images are cropped and mirrored.
+        augmentation: How validation images are changed.
     """
     if network == SMOKE_NETWORK:
         # With the default sizes its training is the one that the quickstart has cached.
-        return TaskSpec(model=network, augment_validation=augmented)
+        return TaskSpec(model=network, augment_validation=augmentation)
     stem = f"cifar10_{network}"
     trained = json.loads((data / "weights" / "index.json").read_text())[stem]
     return TaskSpec(
@@ -86,7 +87,7 @@ def real_task_spec(
         ),
         calibration=calibration,
         validation=validation,
-        augment_validation=augmented,
+        augment_validation=augmentation,
     )
 
 

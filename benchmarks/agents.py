@@ -128,7 +128,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     values = {
         "name": "agents",
         "task": real_task_spec(
-            options.network, options.data, validation=options.validation, augmented=True
+            options.network,
+            options.data,
+            validation=options.validation,
+            augmentation="crop-and-mirror",
         ).model_dump(mode="json"),
         "budgets": json.loads(options.budgets[0]),
         "reward": options.reward,

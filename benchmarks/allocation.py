@@ -60,7 +60,9 @@ def main() -> None:
     if options.smoke:
         options.network, options.budgets, options.steps = SMOKE_NETWORK, [0.5], 2
     torch.set_num_threads(1)
-    task = real_task(options.network, options.data, augmented=True, seed=options.seed)
+    task = real_task(
+        options.network, options.data, augmentation="crop-and-mirror", seed=options.seed
+    )
     test = task.test()
     evaluator = build_evaluator(task, EvaluatorSpec(), options.seed)
     rows = []

@@ -113,7 +113,11 @@ class Outputs:
 def measure_network(name: str, options: argparse.Namespace) -> list[Row]:
     """All rows of one network."""
     task = real_task(
-        name, options.data, validation=options.validation, augmented=True, seed=options.seed
+        name,
+        options.data,
+        validation=options.validation,
+        augmentation="crop-and-mirror",
+        seed=options.seed,
     )
     evaluator = build_evaluator(task, EvaluatorSpec(), options.seed)
     outputs = Outputs(task, evaluator)

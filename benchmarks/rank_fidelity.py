@@ -21,7 +21,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from _common import (
     spearman_interval,
 )
 from prunetune.models import TrainingSpec, Widths, trace_channel_groups, train
+from prunetune.models.data import Augmentation
 from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from torch import nn
@@ -59,10 +60,10 @@ class Worker:
                 options.network,
                 options.data,
                 validation=options.validation,
-                augmented=images == "augmented",
+                augmentation="none" if images == IMAGES[0] else options.augmentation,
                 seed=options.seed,
             )
-            for images in (IMAGES if options.augmented else IMAGES[:1])
+            for images in (IMAGES[:1] if options.augmentation == "none" else IMAGES)
         }
         measures = tuple(MeasureSpec(name=score) for score in SCORES)
         counts: dict[str, int | None] = {"": None}
@@ -181,7 +182,12 @@ def main() -> None:
     arguments.add_argument("--finetune", type=int, default=0, help="training images; 0: none")
     arguments.add_argument("--validation", type=int, default=1000)
     arguments.add_argument("--images", type=int, help="also evaluate on a sample of so many")
-    arguments.add_argument("--augmented", action=argparse.BooleanOptionalAction, default=True)
+    arguments.add_argument(
+        "--augmentation",
+        choices=get_args(Augmentation),
+        default="crop-and-mirror",
+        help="images are shown as they are and changed so; none: only as they are",
+    )
     arguments.add_argument("--criterion", default="activation-residual")
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument(

@@ -39,7 +39,7 @@ from prunetune.models.structure import Widths
 from prunetune.rewards.evaluator import EvaluatorSpec
 from torch import Tensor, nn
 
-REPAIRS = ("none", "recalibration", "quick", "light", "full")
+REPAIRS = ("none", "recalibration", "quick", "light", "full", "block")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def build(builder: CandidateBuilder, images: Tensor, widths: Widths, repair: str
         widths: Of the candidate.
         repair: Which.
     """
+    if repair == "block":
+        return builder.build(widths, repair)
     if repair in ("light", "full"):
         return builder.slim(widths, "light" if repair == "light" else "full")
     network = builder.slim(widths, "quick" if repair == "quick" else "none")
@@ -88,7 +90,7 @@ def rows_of(
     images = task.calibration[: options.recalibration]
     structure = statistics.groups.structure
     builder = CandidateBuilder(task, statistics)
-    for repair in options.repairs:
+    for repair in set(options.repairs) - {"block"}:
         # What is done once per task: factorisations, and targets from the dense network.
         build(builder, images, uniform_widths(structure, 1.0), repair)
     rows = []

@@ -60,7 +60,9 @@ def main() -> None:
     if options.run is not None:
         sets, dense = recorded(options.run)
     else:
-        task = real_task(options.network, options.data, seed=options.seed, augmented=True)
+        task = real_task(
+            options.network, options.data, seed=options.seed, augmentation="crop-and-mirror"
+        )
         evaluator = build_evaluator(task, EvaluatorSpec(), options.seed)
         rng = np.random.default_rng(options.seed)
         structure = evaluator.groups.structure

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .batchnorm import recalibrate_batchnorm
+from .repair.block import BlockRepair
 from .repair.full import FULL, LIGHT, Effort, FullRepair
 from .repair.quick import QuickRepair
 from .slimming import kept_channels, slim
@@ -16,16 +17,20 @@ from .statistics import TaskStatistics
 from .structure import Widths
 from .task import PruningTask
 
-__all__ = ["CandidateBuilder", "Repair", "is_recalibrated"]
+__all__ = ["CandidateBuilder", "FinalRepair", "Repair", "is_recalibrated"]
 
 Repair = Literal["none", "quick", "light", "full"]
+"""What is fast enough for every candidate of a search, or nearly."""
+
+FinalRepair = Literal["full", "block"]
+"""What the best candidates of a search get."""
 
 _EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
 
 
-def is_recalibrated(repair: Repair) -> bool:
+def is_recalibrated(repair: Repair | FinalRepair) -> bool:
     """Whether BatchNorm statistics are re-estimated after a repair, which does not set them."""
-    return repair not in _EFFORTS
+    return repair not in (*_EFFORTS, "block")
 
 
 class CandidateBuilder:
@@ -64,20 +69,31 @@ class CandidateBuilder:
             return self._full_repair(_EFFORTS[repair]).apply(slimmed, channels)
         return slimmed
 
-    def build(self, widths: Widths, repair: Repair) -> nn.Module:
+    def build(self, widths: Widths, repair: Repair | FinalRepair) -> nn.Module:
         """A network of its own, float32, ready to be used, trained or saved.
 
         Args:
             widths: Units kept per group.
-            repair: As for :meth:`slim`. After ``none`` and ``quick`` BatchNorm statistics are
-                re-estimated on all calibration images; light and full repair set them themselves.
+            repair: As for :meth:`slim`, or ``block``: full repair, then block by block (see
+                :class:`BlockRepair`). After ``none`` and ``quick`` BatchNorm statistics are
+                re-estimated on all calibration images; the others set them themselves.
         """
-        network = copy.deepcopy(self.slim(widths, repair))
+        if repair == "block":
+            network = self._block_repaired(widths)
+        else:
+            network = copy.deepcopy(self.slim(widths, repair))
         network.requires_grad_(True)
         if is_recalibrated(repair):
             with torch.inference_mode(False):
                 recalibrate_batchnorm(network, [self._task.calibration])
         return network
+
+    def _block_repaired(self, widths: Widths) -> nn.Module:
+        statistics = self.statistics
+        kept = statistics.kept_units(widths)
+        return BlockRepair(self._task.network, self._task.calibration).apply(
+            self.slim(widths, "full"), kept_channels(self._task.network, statistics.groups, kept)
+        )
 
     def _full_repair(self, effort: Effort) -> FullRepair:
         if effort not in self._by_effort:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from .zoo.shortcut import PadShortcut
+from .tracing import trace
 
 __all__ = ["InferencePlan", "plan_inference"]
 
@@ -16,11 +16,6 @@ _RECTIFIER = "relu"
 # oneDNN computes output channels in blocks of this many, used or not.
 _CHANNEL_BLOCK = 16
 _MOST_PIXELS = 8
-
-
-class _LeafTracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return isinstance(module, PadShortcut) or super().is_leaf_module(module, qualified_name)
 
 
 @dataclass(frozen=True)
@@ -75,9 +70,8 @@ def plan_inference(network: nn.Module) -> InferencePlan | None:
     """
     if not torch.backends.mkldnn.is_available():
         return None
-    try:
-        graph = _LeafTracer().trace(network)
-    except Exception:  # control flow that depends on data, and whatever else tracing refuses
+    graph = trace(network)
+    if graph is None:
         return None
     modules = dict(network.named_modules())
     _drop_identities(graph, modules)

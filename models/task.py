@@ -16,7 +16,7 @@ from .._plugins import is_reference
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
 from .coupling import GroupScope
-from .data import Data, DataSpec, LabelledImages, crop_and_mirror, load_data
+from .data import Augmentation, Data, DataSpec, LabelledImages, augment, load_data
 from .data.source import Indices
 from .progress import SILENT, Progress
 from .training import TrainingSpec, train
@@ -42,8 +42,9 @@ class TaskSpec(BaseModel):
             training images.
         validation: Labelled images that steer the search, from the training images and disjoint
             from ``calibration``; at most a quarter of the training images.
-        augment_validation: Whether validation images are randomly cropped and mirrored, once, by
-            the seed. Advisable when the network was trained on these very images.
+        augment_validation: How validation images are changed, once, by the seed: ``none``,
+            ``crop-and-mirror`` or ``randaugment``. Advisable when the network was trained on these
+            very images, which it may all be right on otherwise.
         groups: Channel groups that are decided: ``inner`` leaves those alone that residual
             connections tie together; ``all`` takes them too.
         training: How the dense network is trained where there are no weights.
@@ -56,7 +57,7 @@ class TaskSpec(BaseModel):
     data: DataSpec = DataSpec()
     calibration: int = Field(default=512, ge=1)
     validation: int = Field(default=2000, ge=1)
-    augment_validation: bool = False
+    augment_validation: Augmentation = "none"
     groups: GroupScope = "inner"
     training: TrainingSpec = TrainingSpec(epochs=30, batch_size=64, label_smoothing=0.1)
 
@@ -176,10 +177,7 @@ def _split(data: Data, spec: TaskSpec, seed: int, progress: Progress) -> _Splits
 
 
 def _validation(data: Data, indices: Indices, spec: TaskSpec, seed: int) -> LabelledImages:
-    images = data.train.load(indices)
-    if spec.augment_validation:
-        generator = torch.Generator().manual_seed(seed)
-        images = crop_and_mirror(images, generator, mirror=data.mirror)
+    images = augment(data.train.load(indices), spec.augment_validation, seed, mirror=data.mirror)
     labels = torch.from_numpy(data.train.labels[indices])
     return LabelledImages(data.normalise(images), labels)
 

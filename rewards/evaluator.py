@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ..models.batchnorm import recalibrate_batchnorm
-from ..models.candidates import CandidateBuilder, Repair, is_recalibrated
+from ..models.candidates import CandidateBuilder, FinalRepair, Repair, is_recalibrated
 from ..models.fusion import Precision, cast_network, fold_batchnorm, resolve_precision
 from ..models.groups import ChannelGroups
 from ..models.inference import plan_inference
@@ -150,12 +150,12 @@ class CandidateEvaluator:
             own = self._own_costs.measure(standalone_copy(slimmed, network))
         return self._measure(folded, tuple(widths), own, start)
 
-    def build(self, widths: Widths, repair: Repair | None = None) -> nn.Module:
+    def build(self, widths: Widths, repair: Repair | FinalRepair | None = None) -> nn.Module:
         """A float32 network of its own, for finalists, recalibrated on all calibration images.
 
         Args:
             widths: Units kept per group.
-            repair: Instead of the spec's.
+            repair: Instead of the spec's; ``block`` is for these networks only.
         """
         return self.builder.build(widths, repair or self._spec.repair)
 

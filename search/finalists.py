@@ -1,7 +1,8 @@
-"""From the best candidates of each search to its network: full repair, fine-tuning, one test."""
+"""From the best candidates of each search to its network: repair, fine-tuning, one test."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from ..models.data.source import Indices
 from ..models.progress import Progress
 from ..models.structure import Widths
 from ..models.training import accuracy, train
+from ..rewards.agreement import mean_divergence
 from .history import AskedCandidate
 from .prepare import PreparedFactory
 from .spec_model import FinetuneSpec
@@ -24,6 +26,8 @@ from .spec_model import FinetuneSpec
 __all__ = ["Finished", "finish_candidates", "test_dense"]
 
 _LOOK_SECONDS = 10.0
+# Tells good candidates apart by fewer images than their accuracy does.
+_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Finished:
     """A candidate's network and its accuracies, which are fractions.
 
     Attributes:
-        network: Slim, fully repaired, fine-tuned; on the CPU, float32, in evaluation mode.
+        network: Slim, repaired, fine-tuned; on the CPU, float32, in evaluation mode.
         kept: Units kept of every channel group, in the order of groups.
-        validation: On the validation images after full repair.
+        validation: On the validation images after the repair.
         validation_after: The same after fine-tuning.
-        test_before: On the test images after full repair, before fine-tuning.
+        test_before: On the test images after the repair, before fine-tuning.
         test_after: The same after fine-tuning.
     """
 
@@ -55,15 +59,16 @@ def finish_candidates(
     progress: Progress,
     arrived: Callable[[str, AskedCandidate, Finished | PruneTuneError], None],
 ) -> None:
-    """Repair all finalists, train and test the best of each trial, in parallel on the cluster.
+    """Choose among fully repaired finalists, train and test the best of each trial, in parallel.
 
-    Candidates that several trials chose are worked on once. The validation images choose; the
-    test images are looked at once per network, when nothing is left to decide.
+    Candidates that several trials chose are worked on once. Of several finalists the one is taken
+    that, fully repaired, agrees best with the dense network on the validation images; the test
+    images are looked at once per network, when nothing is left to decide.
 
     Args:
         factory: Builds task and evaluator.
         finalists: By name of trial, at least one each.
-        finetune: How the best are trained.
+        finetune: How the best are repaired and trained.
         resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
         progress: Told of every piece that is done.
         arrived: Called once per trial, as soon as its network is there, or cannot be had; a
@@ -72,22 +77,22 @@ def finish_candidates(
     # Where there is only one there is nothing to choose.
     several = [chosen for chosen in finalists.values() if len(chosen) > 1]
     unique = {candidate.widths for chosen in several for candidate in chosen}
-    scores: dict[Widths, float | PruneTuneError] = {}
+    divergences: dict[Widths, float | PruneTuneError] = {}
 
-    def scored(widths: Widths, score: float | PruneTuneError) -> None:
-        scores[widths] = score
+    def compared(widths: Widths, divergence: float | PruneTuneError) -> None:
+        divergences[widths] = divergence
         progress.advance()
 
     if unique:
         progress.start(len(unique), "Repairing the best candidates fully")
-        jobs = {widths: (_validate, factory, widths) for widths in sorted(unique)}
-        _in_parallel(jobs, resources, scored)
+        jobs = {widths: (_compare, factory, widths) for widths in sorted(unique)}
+        _in_parallel(jobs, resources, compared)
         progress.finish()
 
     waiting: dict[Widths, list[tuple[str, AskedCandidate]]] = {}
     for trial, chosen in finalists.items():
         # The first of equals is the one with the highest reward.
-        best = max(chosen, key=lambda candidate: _score(scores.get(candidate.widths, 0.0)))
+        best = min(chosen, key=lambda candidate: _known(divergences.get(candidate.widths, 0.0)))
         waiting.setdefault(best.widths, []).append((trial, best))
     label = "Testing the best candidates"
     if finetune.epochs:
@@ -119,8 +124,8 @@ def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> floa
     return float(answers[0])
 
 
-def _score(score: float | PruneTuneError) -> float:
-    return -1.0 if isinstance(score, PruneTuneError) else score
+def _known(divergence: float | PruneTuneError) -> float:
+    return math.inf if isinstance(divergence, PruneTuneError) else divergence
 
 
 def _in_parallel(
@@ -165,9 +170,12 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
         return EvaluationError(sentence(error))
 
 
-def _validate(factory: PreparedFactory, widths: Widths) -> float:
+def _compare(factory: PreparedFactory, widths: Widths) -> float:
+    """How far the fully repaired candidate is from the dense network on the validation images."""
     prepared = factory.prepare()
-    return accuracy(prepared.evaluator.build(widths, "full"), prepared.task.validation)
+    task = prepared.task
+    network = prepared.evaluator.build(widths, "full").eval()
+    return mean_divergence(network, task.network, task.validation.images, _TEMPERATURE)
 
 
 def _test_dense(factory: PreparedFactory) -> float:
@@ -186,7 +194,7 @@ def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices
 def _finish(factory: PreparedFactory, widths: Widths, finetune: FinetuneSpec) -> Finished:
     prepared = factory.prepare()
     task, evaluator = prepared.task, prepared.evaluator
-    network = evaluator.build(widths, "full")
+    network = evaluator.build(widths, finetune.repair)
     test = task.test()
     validation = accuracy(network, task.validation)
     test_before = accuracy(network, test)

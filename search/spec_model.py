@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..cluster.connect import ClusterSpec
 from ..envs.budget import Limit
-from ..models.candidates import Repair
+from ..models.candidates import FinalRepair, Repair
 from ..models.task import TaskSpec
 from ..models.training import TrainingSpec
 from ..rewards.registry import DEFAULT_MEASURES, MeasureSpec, RewardSpec
@@ -51,18 +51,23 @@ class AgentSpec(BaseModel):
 
 
 class FinetuneSpec(TrainingSpec):
-    """How the best candidates are trained at the end; as `TrainingSpec`, with gentler defaults.
+    """How the best candidates are finished; training as `TrainingSpec`, with gentler defaults.
 
     Attributes:
+        repair: Of the best candidate of each search before it is trained: ``full``, or ``block``:
+            full repair, then every block learns, without labels, to give what the dense network's
+            gives on the calibration images. Minutes instead of seconds, and nearer to the dense
+            network; 2,048 calibration images or more are advisable.
         epochs: Passes over the training images; 0 leaves the repaired network as it is.
         images: How many training images, drawn by the seed; all of them when left out.
         learning_rate: The highest one of the schedule.
         distillation: Weight, in [0, 1], of the loss against the dense network's outputs.
         clip: Largest norm of the gradient: a repaired network has large weights, and without it the
             first steps can undo the repair.
-        freeze_batchnorm: Whether BatchNorm keeps the statistics that full repair was fitted to.
+        freeze_batchnorm: Whether BatchNorm keeps the statistics that the repair was fitted to.
     """
 
+    repair: FinalRepair = "full"
     images: int | None = Field(default=None, ge=2)
     learning_rate: float = Field(default=0.02, gt=0.0)
     distillation: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -140,7 +145,7 @@ class SearchSpec(BaseModel):
         criterion: Ranks the channels inside a group.
         repair: Correction of every candidate inside the search: ``none``, ``quick``, ``light`` or
             ``full``.
-            The best candidates are always fully repaired.
+            The best candidates are always fully repaired, or better (``finetune.repair``).
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
         recalibration: Images that re-estimate BatchNorm statistics of every candidate.
         images: Validation images that every candidate is evaluated on, drawn by the seed, with
@@ -153,8 +158,8 @@ class SearchSpec(BaseModel):
         smallest: Fraction of its units that every group keeps at least, in [0, 1].
         seed: Of splits, training and agent.
         finetune: Training of the best candidates.
-        finalists: Best feasible candidates that are fully repaired; the best of them on the
-            validation images is fine-tuned and tested.
+        finalists: Best feasible candidates that are fully repaired; the one that then agrees best
+            with the dense network on the validation images is fine-tuned and tested.
         output: The run folder, relative to the working directory; ``runs/NAME-NUMBER`` when left
             out.
         cluster: Where it runs.

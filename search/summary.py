@@ -81,9 +81,9 @@ class Best(_Part):
         params: Learnable numbers.
         search_reward: The reward that the search saw.
         found_after: Candidates that the search had asked for before this one.
-        validation: Accuracy on the validation images after full repair; it chose among finalists.
+        validation: Accuracy on the validation images after the repair.
         validation_after: The same after fine-tuning.
-        test_before: Accuracy on the test images after full repair, before fine-tuning.
+        test_before: Accuracy on the test images after the repair, before fine-tuning.
         test_after: The same after fine-tuning.
         finetune_epochs: Epochs of fine-tuning.
         artifact: Folder of the network, relative to the run folder.

@@ -15,7 +15,7 @@ import torch
 
 from ..cluster.pool import NAMESPACE
 from ..errors import ClusterError, PruneTuneError
-from ..models.data import LabelledImages, crop_and_mirror
+from ..models.data import LabelledImages, augment
 from ..models.structure import Widths
 from ..models.training import accuracy
 from .prepare import PreparedFactory
@@ -29,7 +29,7 @@ class Yardstick:
 
     Args:
         factory: Builds task and evaluator.
-        images: How many images; all there are, where there are fewer. They are augmented where
+        images: How many images; all there are, where there are fewer. They are augmented as
             the task's validation images are.
     """
 
@@ -39,10 +39,8 @@ class Yardstick:
         self._evaluator = prepared.evaluator
         data, allowed = prepared.task.data, prepared.task.train_indices
         chosen = np.sort(np.random.default_rng(factory.seed).permutation(allowed)[:images])
-        pixels = data.train.load(chosen)
-        if factory.task.augment_validation:
-            generator = torch.Generator().manual_seed(factory.seed)
-            pixels = crop_and_mirror(pixels, generator, mirror=data.mirror)
+        how = factory.task.augment_validation
+        pixels = augment(data.train.load(chosen), how, factory.seed, mirror=data.mirror)
         labels = torch.from_numpy(data.train.labels[chosen])
         self._images = LabelledImages(data.normalise(pixels), labels)
         self._known: dict[Widths, float] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .augment import crop_and_mirror
+from .augment import Augmentation, augment, crop_and_mirror
 from .load import DATA, load_data
 from .source import ArrayImages, Data, ImageSource, LabelledImages, Subset
 from .spec import DataSpec
@@ -10,11 +10,13 @@ from .spec import DataSpec
 __all__ = [
     "DATA",
     "ArrayImages",
+    "Augmentation",
     "Data",
     "DataSpec",
     "ImageSource",
     "LabelledImages",
     "Subset",
+    "augment",
     "crop_and_mirror",
     "load_data",
 ]

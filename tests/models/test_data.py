@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from prunetune.errors import DataError, UnknownNameError
-from prunetune.models.data import ArrayImages, Data, DataSpec, crop_and_mirror, load_data
+from prunetune.models.data import ArrayImages, Data, DataSpec, augment, crop_and_mirror, load_data
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
@@ -325,6 +325,24 @@ def test_augmented_images_are_shifted_copies(seed: int, mirror: bool) -> None:
         if mirror:
             candidates += [candidate.flip(-1) for candidate in candidates]
         assert any(torch.equal(result, candidate) for candidate in candidates)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_augmented_as_asked_for_and_by_the_seed_alone(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, channels, 16, 16), generator=generator, dtype=torch.uint8)
+    state = torch.get_rng_state()
+    cropped = augment(images, "crop-and-mirror", 3)
+    varied = augment(images, "randaugment", 3)
+    assert torch.equal(augment(images, "none", 3), images)
+    assert torch.equal(
+        cropped, crop_and_mirror(images, torch.Generator().manual_seed(3), mirror=True)
+    )
+    assert varied.shape == images.shape and varied.dtype == torch.uint8
+    assert not torch.equal(varied, cropped)
+    assert torch.equal(augment(images, "randaugment", 3), varied)
+    assert not torch.equal(augment(images, "randaugment", 4), varied)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_array_fingerprint_follows_pixels_and_labels() -> None:

@@ -72,7 +72,8 @@ def test_same_seed_same_task_and_any_change_another_digest(
         load_task(spec, 1),
         load_task(spec.model_copy(update={"weights": other_weights}), 0),
         load_task(spec.model_copy(update={"calibration": 100}), 0),
-        load_task(spec.model_copy(update={"augment_validation": True}), 0),
+        load_task(spec.model_copy(update={"augment_validation": "crop-and-mirror"}), 0),
+        load_task(spec.model_copy(update={"augment_validation": "randaugment"}), 0),
         load_task(spec.model_copy(update={"data": DataSpec(mean=(0.4,), std=(0.4,))}), 0),
     ]
     digests = {task.digest, *(other.digest for other in changed)}
@@ -81,7 +82,7 @@ def test_same_seed_same_task_and_any_change_another_digest(
 
 def test_augmented_validation_is_seeded_and_keeps_its_labels(digits_weights: Path) -> None:
     plain = TaskSpec(model="digits-net", weights=digits_weights)
-    augmented = plain.model_copy(update={"augment_validation": True})
+    augmented = plain.model_copy(update={"augment_validation": "crop-and-mirror"})
     first, again = load_task(augmented, 3), load_task(augmented, 3)
     unchanged = load_task(plain, 3)
     assert torch.equal(first.validation.images, again.validation.images)

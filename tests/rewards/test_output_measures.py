@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.errors import EvaluationError, NetworkError
+from prunetune.errors import EvaluationError, NetworkError, SpecError
 from prunetune.rewards import Batch, Measure, make_measures
 from prunetune.rewards.accuracy import Accuracy, Loss
-from prunetune.rewards.agreement import Agreement
+from prunetune.rewards.agreement import Agreement, mean_divergence
 from prunetune.rewards.feature_distance import FeatureDistance
 from prunetune.rewards.neuron_entropy import NeuronEntropy, state_counts, state_entropy
 from scipy import special, stats
@@ -69,6 +69,45 @@ def test_loss_and_agreement_agree_with_scipy() -> None:
     assert gather(Agreement(), [batch]) == pytest.approx(
         stats.entropy(dense_p, np.exp(log_p), axis=1).mean(), rel=1e-9
     )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 4.0])
+def test_softened_agreement_is_scipys_divergence_of_softened_predictions(
+    temperature: float,
+) -> None:
+    batch = random_batch(50)
+    p, dense = (
+        special.softmax(logits.double().numpy() / temperature, axis=1)
+        for logits in (batch.outputs, batch.dense_outputs)
+    )
+    assert gather(Agreement(temperature), [batch]) == pytest.approx(
+        temperature**2 * stats.entropy(dense, p, axis=1).mean(), rel=1e-9
+    )
+
+
+def test_very_soft_agreement_is_half_the_mean_squared_distance_of_centred_logits() -> None:
+    batch = random_batch(50)
+    difference = (batch.outputs - batch.dense_outputs).double()
+    centred = difference - difference.mean(dim=1, keepdim=True)
+    found = gather(Agreement(1e4), [batch])
+    assert found == pytest.approx(float(centred.square().mean()) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_is_positive(temperature: float) -> None:
+    with pytest.raises(SpecError, match="must be positive"):
+        Agreement(temperature)
+
+
+def test_mean_divergence_is_agreement_of_two_networks() -> None:
+    images = torch.randn(30, 3, 4, 4)
+    network, dense = (nn.Sequential(nn.Flatten(), nn.Linear(48, 5)) for _ in range(2))
+    with torch.no_grad():
+        batch = Batch(network(images), torch.zeros(30, dtype=torch.int64), dense(images))
+    assert mean_divergence(network, dense, images, 4.0, batch_size=7) == pytest.approx(
+        gather(Agreement(4.0), [batch]), rel=1e-6
+    )
+    assert mean_divergence(dense, dense, images) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_agreement_ignores_labels_and_is_zero_only_for_equal_predictions() -> None:

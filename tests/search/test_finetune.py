@@ -55,6 +55,18 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
 
 
+def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
+    (full,) = finetune_run(run.folder, ["epochs=0", "repair=full"]).best
+    assert full.artifact is not None
+    before = _weights(run.folder / full.artifact)
+    (block,) = finetune_run(run.folder, ["epochs=0", "repair=block"]).best
+    assert block.artifact is not None and block.test_before is not None
+    assert block.widths == full.widths
+    assert not torch.equal(_weights(run.folder / block.artifact), before)
+    assert block.test_before > 0.9
+    assert block.test_after == block.test_before
+
+
 def test_the_same_images_are_drawn_every_time_and_others_for_another_count(run: Summary) -> None:
     learnt = []
     for images in (64, 64, 128):
