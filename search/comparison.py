@@ -123,7 +123,10 @@ def finetune_run(
         connect(spec.cluster)
         if summary is not None:
             # From here on it is an interrupted run that lacks its networks.
-            write_summary(folder, summary.model_copy(update={"status": "interrupted", "best": ()}))
+            best = tuple(each.without_network() for each in summary.best)
+            write_summary(
+                folder, summary.model_copy(update={"status": "interrupted", "best": best})
+            )
         folder.write_spec(spec.to_dict())
         note_identity(folder, spec, prepared)
         return Run(folder, spec, prepared.keep(folder), progress).run()

@@ -196,7 +196,11 @@ class Run:
                 )
             self._write(best=tuple(there[n] for n in wanted if n in there))
 
-        missing = {name: chosen for name, chosen in finalists.items() if name not in there}
+        missing = {
+            name: self._undecided(name, chosen)
+            for name, chosen in finalists.items()
+            if name not in there
+        }
         if missing:
             finish_candidates(
                 self.prepared.factory,
@@ -222,6 +226,14 @@ class Run:
             same = best.finalists == tuple(candidate.widths for candidate in chosen)
             if same and (self.folder.path / best.artifact / "pruning.json").is_file():
                 yield best.model_copy(update=_counts(asked))
+
+    def _undecided(self, name: str, chosen: Sequence[AskedCandidate]) -> Sequence[AskedCandidate]:
+        """``chosen``, or the one of them that an earlier process has taken already."""
+        among = tuple(candidate.widths for candidate in chosen)
+        for best in self._summary.best:
+            if best.trial == name and best.widths is not None and best.finalists == among:
+                return [candidate for candidate in chosen if candidate.widths == best.widths]
+        return chosen
 
     def _without_network(
         self, delivery: Delivery, asked: Sequence[AskedCandidate], reason: str

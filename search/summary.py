@@ -116,6 +116,12 @@ class Best(_Part):
     finetune_epochs: int | None = None
     artifact: str | None = None
 
+    def without_network(self) -> Best:
+        """Which candidate was chosen among which, without its network and results."""
+        kept = ("trial", "search", "limits", "reward", "budget", "agent", "seed", "evaluations")
+        chosen = ("feasible_candidates", "finalists", "stopped", "widths")
+        return Best(**{name: getattr(self, name) for name in (*kept, *chosen)})
+
     @property
     def search_name(self) -> str:
         """The name of the search, under which its history is kept."""

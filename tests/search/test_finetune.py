@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from prunetune.models import load_artifact
 from prunetune.search.comparison import finetune_run, run_search
+from prunetune.search.finalists import _in_parallel
 from prunetune.search.record import read_record
 from prunetune.search.run_folder import RunFolder
 from prunetune.search.spec import read_spec
@@ -53,6 +55,36 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert not torch.equal(_weights(run.folder / after["artifact"]), repaired)
     assert read_record(RunFolder.open(run.folder).evaluations).equals(evaluated)
     assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
+
+
+def test_what_was_chosen_among_finalists_is_not_chosen_again(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {
+        "task": {"model": "digits-net"},
+        "budgets": {"flops": 0.3},
+        "agent": "random",
+        "evaluations": 8,
+        "finetune": {"epochs": 0},
+        "finalists": 3,
+        "output": str(tmp_path / "run"),
+    }
+    called: list[str] = []
+
+    def noted(jobs: Any, *arguments: Any) -> None:
+        called.extend(function.__name__ for function, *_ in jobs.values())
+        _in_parallel(jobs, *arguments)
+
+    monkeypatch.setattr("prunetune.search.finalists._in_parallel", noted)
+    (before,) = run_search(read_spec(spec)).best
+    assert len(before.finalists) == 3
+    assert called == ["_test_dense", *3 * ["_compare"], "_finish"]
+    called.clear()
+    (after,) = finetune_run(tmp_path / "run", ["epochs=1"]).best
+    assert called == ["_finish"]
+    assert after.error is None and after.artifact is not None
+    assert (after.widths, after.finalists) == (before.widths, before.finalists)
+    assert after.test_before == before.test_before
 
 
 def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
