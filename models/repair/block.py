@@ -117,16 +117,18 @@ class BlockRepair:
         for index, segment in enumerate(self._segments):
             wanted, own = segment.of(dense), segment.of(network)
             target = self._passed_on(wanted, target)
-            if index >= first:
-                comparable = _same_channels(target, self._passed_on(own, value[:2]), segment, kept)
-                if comparable is not None:
-                    parameters = [
-                        parameter
-                        for name, module in network.named_modules()
-                        if name in segment.own and isinstance(module, _TRAINED)
-                        for parameter in module.parameters()
-                    ]
-                    self._train(own, parameters, value, comparable, generator)
+            if index < first:
+                value = target
+                continue
+            comparable = _same_channels(target, self._passed_on(own, value[:2]), segment, kept)
+            if comparable is not None:
+                parameters = [
+                    parameter
+                    for name, module in network.named_modules()
+                    if name in segment.own and isinstance(module, _TRAINED)
+                    for parameter in module.parameters()
+                ]
+                self._train(own, parameters, value, comparable, generator)
             value = self._passed_on(own, value)
 
     def _room(self, dense: nn.Module, device: torch.device) -> int:
