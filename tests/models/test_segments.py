@@ -66,10 +66,13 @@ def test_a_resnets_segments_are_its_blocks_with_the_rectifier_behind_the_sum() -
 
 def test_layers_that_are_called_twice_belong_to_no_segment_alone() -> None:
     segments = cut_network(SharedLayers())
-    calling = [segment for segment in segments if "shared" in segment.layers]
-    assert len(calling) == 2 or calling[0].layers.count("shared") == 2
-    if len(calling) == 2:
-        assert not any("shared" in segment.own for segment in segments)
+    assert [segment.layers for segment in segments] == [
+        ("stem", "first"),
+        ("second", "shared"),
+        ("shared", "linear"),
+    ]
+    assert not any("shared" in segment.own for segment in segments)
+    assert "norm1" in segments[1].own and "norm2" in segments[2].own
 
 
 class _Undecided(nn.Module):

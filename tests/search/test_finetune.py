@@ -22,18 +22,22 @@ from ..commands import assert_one_sentence, invoke
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "cache_folder")]
 
 
-@pytest.fixture(scope="module")
-def run(local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+def _searched(folder: Path, finalists: int) -> Summary:
     spec = {
         "task": {"model": "digits-net"},
         "budgets": {"flops": 0.3},
         "agent": "random",
         "evaluations": 8,
         "finetune": {"epochs": 0},
-        "finalists": 1,
-        "output": str(tmp_path_factory.mktemp("runs") / "run"),
+        "finalists": finalists,
+        "output": str(folder),
     }
     return run_search(read_spec(spec))
+
+
+@pytest.fixture(scope="module")
+def run(local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    return _searched(tmp_path_factory.mktemp("runs") / "run", finalists=1)
 
 
 def _weights(folder: Path) -> torch.Tensor:
@@ -60,15 +64,6 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
 def test_what_was_chosen_among_finalists_is_not_chosen_again(
     cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = {
-        "task": {"model": "digits-net"},
-        "budgets": {"flops": 0.3},
-        "agent": "random",
-        "evaluations": 8,
-        "finetune": {"epochs": 0},
-        "finalists": 3,
-        "output": str(tmp_path / "run"),
-    }
     called: list[str] = []
 
     def noted(jobs: Any, *arguments: Any) -> None:
@@ -76,7 +71,7 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
         _in_parallel(jobs, *arguments)
 
     monkeypatch.setattr("prunetune.search.finalists._in_parallel", noted)
-    (before,) = run_search(read_spec(spec)).best
+    (before,) = _searched(tmp_path / "run", finalists=3).best
     assert len(before.finalists) == 3
     assert called == ["_test_dense", *3 * ["_compare"], "_finish"]
     called.clear()
