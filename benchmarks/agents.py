@@ -137,7 +137,11 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         "reward": options.reward,
         "repair": options.repair,
         "recalibration": options.recalibration,
-        "measures": ["accuracy", "loss", "agreement"],
+        "measures": [
+            "accuracy",
+            "loss",
+            {"name": "agreement", "parameters": {"temperature": options.temperature}},
+        ],
         "evaluations": options.evaluations,
         "seed": options.seed,
         "finalists": 1,
@@ -300,6 +304,7 @@ def main() -> None:
     arguments.add_argument("--after", type=int, nargs="+", default=[100, 300, 1000])
     arguments.add_argument("--test-repair", choices=("quick", "light", "full"), default="full")
     arguments.add_argument("--reward", default="agreement")
+    arguments.add_argument("--temperature", type=float, default=4.0, help="of the agreement")
     arguments.add_argument("--repair", default="quick")
     arguments.add_argument("--validation", type=int, default=1000)
     arguments.add_argument("--recalibration", type=int, default=128)
@@ -329,6 +334,7 @@ def main() -> None:
         repair=spec.repair,
         validation=spec.task.validation,
         recalibration=spec.recalibration,
+        temperature=options.temperature,
         evaluations=spec.evaluations,
         test_repair=options.test_repair,
         rows=rows,

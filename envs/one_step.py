@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .problem import PruningProblem
 from .projection import CandidateMap
 from .sensitivity import Sensitivity
+from .settle import settle
 from .vector_env import candidate_infos
 
 __all__ = ["OneStepVectorEnv"]
@@ -38,6 +39,8 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         num_envs: Number of episodes N.
         scaled: As for `CandidateMap`.
         sensitivity: As for `CandidateMap`.
+        learn_costs: Whether candidates are moved to where measured costs are believed to keep
+            their limits, see :func:`~prunetune.envs.settle.settle`.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium declares it so)
@@ -51,9 +54,10 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         num_envs: int,
         scaled: bool = True,
         sensitivity: Sensitivity | None = None,
+        learn_costs: bool = True,
     ) -> None:
         self.num_envs = num_envs
-        self._problem = problem
+        self._problem, self._learn_costs = problem, learn_costs
         self._map = CandidateMap(problem, scaled, sensitivity)
         budgets = len(problem.budgets)
         self.single_observation_space = gym.spaces.Box(0.0, 1.0, (budgets,), np.float32)
@@ -80,6 +84,8 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), never, never.copy(), infos
         widths = self._map.widths(np.asarray(actions, dtype=np.float64), self._limits)
+        if self._learn_costs:
+            widths = settle(self._problem, widths, self._limits)
         outcome = self._problem.judge(widths, self._limits)
         costs = (outcome.costs / self._limits).astype(np.float32)
         self._over = True

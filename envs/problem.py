@@ -18,6 +18,7 @@ from ..rewards.reward import Reward, score
 from .actions import Limits, WidthMap, uniform_fraction
 from .budget import Budget, all_costs, front_limits
 from .costs import Cost
+from .learned_costs import Past
 
 __all__ = ["Outcome", "PruningProblem"]
 
@@ -60,6 +61,7 @@ class PruningProblem:
         smallest: Fraction of its units that every group keeps at least, in [0, 1].
         best: The highest reward of a feasible candidate that the search asked for in earlier
             iterations; minus infinity before there is one.
+        past: What the search asked for in earlier iterations.
     """
 
     structure: Structure
@@ -72,6 +74,7 @@ class PruningProblem:
     shield: bool = False
     smallest: float = 0.0
     best: Callable[[], float] = lambda: -math.inf
+    past: Callable[[], Past] = Past
 
     @cached_property
     def limited(self) -> tuple[Cost, ...]:

@@ -23,18 +23,18 @@ class CandidateMap:
     The first G numbers of an action say how much of each group stays: -1 is the minimum width, 0
     what the start keeps and +1 the full width, linear in between. The start is the uniform
     candidate of the limits or, where sensitivities are given and a budget is tabulated, what they
-    allocate. Where all budgets
-    are tabulated there is one number more, the spending: the proportions are scaled, all by one
-    factor, until the cost nearest to its limit spends 94 % (action -1), 99 % (0) or 104 % (+1) of
-    it (our choice). Nothing holds it below 100 %: that is the agent's to learn.
+    allocate. Where a budget is tabulated there is one number more, the spending: the proportions
+    are scaled, all by one factor, until the tabulated cost nearest to its limit spends 94 %
+    (action -1), 99 % (0) or 104 % (+1) of it (our choice). Nothing holds it below 100 %: that is
+    the agent's to learn.
 
     Without this scaling most of an agent's noise would move costs instead of comparing
-    proportions at equal cost. A cost that only an evaluation reveals cannot be scaled to; then
-    widths are what the proportions say.
+    proportions at equal cost. A cost that only an evaluation reveals cannot be scaled to; where
+    there is no other, widths are what the proportions say.
 
     Args:
         problem: What is searched.
-        scaled: Whether to scale where all budgets are tabulated.
+        scaled: Whether to scale where a budget is tabulated.
         sensitivity: Decides the start; uniform when left out.
     """
 
@@ -49,7 +49,7 @@ class CandidateMap:
         self._starts: dict[bytes, NDArray[np.float64]] = {}
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)
-        self._scaled = scaled and len(problem.limits) == len(problem.budgets)
+        self._scaled = scaled and len(problem.limits) > 0
 
     @property
     def size(self) -> int:

@@ -6,16 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..cluster.pool import PoolClient
 from ..envs.budget import parse_budgets
+from ..envs.learned_costs import Past
 from ..envs.problem import PruningProblem
 from ..models.structure import Structure
 from ..rewards.evaluation import Evaluation
 from ..rewards.registry import RewardSpec, make_reward
 from .cost_tables import CostTables
-from .history import TrialHistory
+from .history import AskedCandidate, TrialHistory
 from .spec_model import BudgetSpec
 
 __all__ = ["ProblemSpec"]
@@ -68,9 +70,22 @@ class ProblemSpec(BaseModel):
             shield=self.shield,
             smallest=self.smallest,
             best=self._best,
+            past=self._past,
         )
 
     def _best(self) -> float:
+        return max((each.reward for each in self._asked() if each.feasible), default=-math.inf)
+
+    def _past(self) -> Past:
+        asked = self._asked()
+        failed = np.array([not math.isfinite(each.reward) for each in asked])
+        names = {name for each in asked for name in each.costs}
+        costs = {name: np.array([each.costs.get(name, np.nan) for each in asked]) for name in names}
+        return Past(
+            np.array([each.widths for each in asked], dtype=np.int64),
+            {name: np.where(failed, np.nan, values) for name, values in costs.items()},
+        )
+
+    def _asked(self) -> list[AskedCandidate]:
         """From the history, so that it is the same after a restore and in any process."""
-        asked = [] if self.history is None else TrialHistory(self.history).load()
-        return max((each.reward for each in asked if each.feasible), default=-math.inf)
+        return [] if self.history is None else TrialHistory(self.history).load()

@@ -62,6 +62,9 @@ class LagrangianAgent(Agent):
             that policy started from is taken over with it.
         env_runners: Processes that sample besides this one's own; 0 samples here.
         scaled: Whether, deciding together, proportions are scaled to tabulated budgets.
+        learn_costs: Whether, deciding together, candidates are moved to where costs that only an
+            evaluation reveals are believed to keep their limits, by a model of what was evaluated
+            so far (:func:`~prunetune.envs.settle.settle`).
         learning_rate: Of policy and critics. Deciding together, it falls in proportion to the
             bound on the standard deviation, so that steps stay in proportion to what is explored.
         epochs: Passes over an iteration's steps.
@@ -102,6 +105,7 @@ class LagrangianAgent(Agent):
         init_from: str | None = None,
         env_runners: int = 0,
         scaled: bool = True,
+        learn_costs: bool = True,
         learning_rate: float | None = None,
         epochs: int | None = None,
         minibatch_size: int = 128,
@@ -126,6 +130,7 @@ class LagrangianAgent(Agent):
             candidates=candidates,
             env_runners=env_runners,
             scaled=scaled,
+            learn_costs=learn_costs,
             learning_rate=learning_rate,
             epochs=epochs,
             minibatch_size=minibatch_size,

@@ -46,6 +46,7 @@ class PolicySettings:
     candidates: int
     env_runners: int
     scaled: bool
+    learn_costs: bool
     learning_rate: float
     epochs: int
     minibatch_size: int
@@ -90,6 +91,7 @@ _TOGETHER = PolicySettings(
     candidates=20,
     env_runners=0,
     scaled=True,
+    learn_costs=True,
     learning_rate=5e-3,
     epochs=20,
     minibatch_size=128,
@@ -169,6 +171,7 @@ def build_policy(
                 "problem": environment.model_dump(mode="json"),
                 "together": together,
                 "scaled": settings.scaled,
+                "learn_costs": settings.learn_costs,
                 "sensitivity": sensitivity,
             },
         )
@@ -228,6 +231,10 @@ def _make_environment(context: Any) -> PruningVectorEnv | OneStepVectorEnv:
     problem = ProblemSpec.model_validate(context["problem"]).build()
     if context["together"]:
         return OneStepVectorEnv(
-            problem, context["num_envs"], context["scaled"], context["sensitivity"]
+            problem,
+            context["num_envs"],
+            scaled=context["scaled"],
+            sensitivity=context["sensitivity"],
+            learn_costs=context["learn_costs"],
         )
     return PruningVectorEnv(problem, context["num_envs"])

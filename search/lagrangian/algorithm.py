@@ -78,8 +78,7 @@ class LagrangianPPO(PPO):
         per_context = [costs[finished == context] for context in range(contexts)]
         mean = np.concatenate([_mean(each) for each in per_context])
         # Before the policy: a multiplier that lags an iteration behind overshoots more.
-        deviations = self.config.cost_deviations
-        held = np.concatenate([_mean(each) + deviations * _std(each) for each in per_context])
+        held = np.concatenate([self._held(each) for each in per_context])
         multipliers = self._on_learners(lambda learner: learner.update_multipliers(held))[0]
         returns = np.array([episode.get_return() for episode in episodes], dtype=np.float64)
         where = _contexts(episodes, contexts)
@@ -104,6 +103,14 @@ class LagrangianPPO(PPO):
         """Continue from what :meth:`get_state` returned."""
         super().set_state(state)
         self._base_seed = state.get(_SEED, self._base_seed)
+
+    def _held(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the multipliers hold at the limits, [B], of the costs [N, B] of one context."""
+        if not len(costs):
+            return np.full(costs.shape[1], np.nan)
+        # Where all episodes keep a limit there is nothing to correct, however uneven they are.
+        spread = self.config.cost_deviations * costs.std(axis=0)
+        return np.minimum(costs.mean(axis=0) + spread, costs.max(axis=0))
 
     def _sample(self) -> list[SingleAgentEpisode]:
         base, iteration = self._base_seed, self.iteration
@@ -187,10 +194,6 @@ def _contexts(episodes: Sequence[SingleAgentEpisode], count: int) -> NDArray[np.
 
 def _mean(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     return costs.mean(axis=0) if len(costs) else np.full(costs.shape[1], np.nan)
-
-
-def _std(costs: NDArray[np.float64]) -> NDArray[np.float64]:
-    return costs.std(axis=0) if len(costs) else np.full(costs.shape[1], np.nan)
 
 
 def _seed_process(*entropy: int) -> int:

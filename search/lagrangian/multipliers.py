@@ -109,9 +109,10 @@ class Multipliers:
     def update(self, costs: ArrayLike) -> NDArray[np.float64]:
         """Move the multipliers after one batch of episodes.
 
-        ``lagrange``: lambda <- clip(lambda + eta (delta_k + damping (delta_k - delta_k-1))), where
-        delta is the violation: the projected gradient of the dual problem, and a proportional
-        term in incremental form, which the projection keeps from winding up (our choice).
+        ``lagrange``: lambda <- clip(lambda + eta (delta_k + damping ([delta_k]+ - [delta_k-1]+))),
+        where delta is the violation and [.]+ its positive part: the projected gradient of the dual
+        problem, and a proportional term in incremental form, which the projection keeps from
+        winding up (our choice).
         ``pid``: Stooke et al. 2020, Algorithm 2, with the integral, too, held below the maximum.
 
         Args:
@@ -154,9 +155,11 @@ class Multipliers:
 
     def _lagrange(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
         violation = costs - self._limits
+        # Costs that move below their limits are no reason to brace for a violation.
+        exceeded = np.maximum(violation, 0.0)
         # Before the first update there is no change to react to.
-        change = violation - self._previous if len(self._smoothed) else np.zeros_like(violation)
-        self._previous = violation
+        change = exceeded - self._previous if len(self._smoothed) else np.zeros_like(violation)
+        self._previous = exceeded
         self._smoothed = [violation]
         gradient = violation + self._constraints.damping * change
         return np.asarray(self._values + self._constraints.learning_rate * gradient)

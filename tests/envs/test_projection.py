@@ -80,8 +80,14 @@ def test_action_zero_is_the_uniform_candidate_at_any_limit() -> None:
 
 def test_a_cost_that_only_evaluations_reveal_is_not_scaled_to() -> None:
     asked = problem(chain([16, 32]), {"flops": 0.5, "odd": 0.4}, costs=(MeasuredCost("odd"),))
-    assert CandidateMap(asked).size == 2
-    assert CandidateMap(problem(chain([16, 32]), {"flops": 0.5})).size == 3
+    alone = problem(chain([16, 32]), {"odd": 0.4}, costs=(MeasuredCost("odd"),))
+    assert CandidateMap(alone).size == 2
+    # Beside a tabulated cost, that one alone is scaled to.
+    assert CandidateMap(asked).size == 3
+    actions = np.random.default_rng(0).uniform(-0.3, 0.3, (6, 3))
+    both = CandidateMap(asked).widths(actions, _limits(asked, 6))
+    flops = problem(chain([16, 32]), {"flops": 0.5})
+    np.testing.assert_array_equal(both, CandidateMap(flops).widths(actions, _limits(flops, 6)))
 
 
 def test_one_step_decides_and_judges_whole_candidates() -> None:

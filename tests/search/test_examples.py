@@ -49,7 +49,7 @@ def test_padded_flops_count_whole_blocks() -> None:
 
 
 def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_path: Path) -> None:
-    # Fewer of everything; docs/lagrangian_ppo.md has the figures of the example as it is.
+    # Fewer of everything; docs/agents.md has the figures of the example as it is.
     fewer = ["evaluations=200", "finalists=1", "finetune.epochs=0", "measures=[accuracy]"]
     spec = load_spec(_EXAMPLES / "odd_widths.yaml", [*fewer, f"output={tmp_path / 'run'}"])
     summary = run_search(spec)
@@ -61,5 +61,5 @@ def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_p
     assert best.feasible and best.measured[name] <= 1
     # By chance 5 of 16 candidates keep it.
     last = len(history) // 5
-    assert np.mean(odd[-last:] <= 1) >= 0.6
+    assert np.mean(odd[-last:] <= 1) >= 0.9
     assert odd[-last:].mean() < odd[:last].mean()

@@ -32,6 +32,14 @@ def test_damping_takes_back_a_multiplier_while_the_violation_falls() -> None:
     np.testing.assert_allclose(second, [0.5 + 0.4 - 0.3, 0.1 + 0.3])
 
 
+def test_damping_does_not_brace_for_costs_that_stay_below_their_limits() -> None:
+    multipliers = Multipliers(_constraints(learning_rate=1.0, damping=3.0, initial=(1.0, 1.0)))
+    multipliers.update([0.3, 0.2])
+    # The first rises to just below its limit, the second to above it.
+    values = multipliers.update([0.49, 1.1])
+    np.testing.assert_allclose(values, [1.0 - 0.2 - 0.01, 1.0 - 0.8 + 0.1 + 3.0 * 0.1])
+
+
 @settings(max_examples=60, deadline=None)
 @given(COSTS, st.floats(0, 5), st.floats(0, 5), st.floats(0, 5), st.floats(0, 0.9))
 def test_pid_is_stookes_algorithm_2(

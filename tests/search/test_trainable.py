@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from prunetune.errors import SpecError
 from prunetune.search import problem_spec
 from prunetune.search.agents import make_agent
 from prunetune.search.cost_tables import CostTables
-from prunetune.search.history import TrialHistory
+from prunetune.search.history import AskedCandidate, TrialHistory
 from prunetune.search.problem_spec import ProblemSpec
 from prunetune.search.spec_model import AgentSpec
 from prunetune.search.trainable import SearchTrial, TrialContext
@@ -111,6 +113,8 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     whole.save_checkpoint(str(checkpoint))
     saved = _state(whole)
     expected = whole.step()
+    # The run's folder as it was left, with an iteration that came after the checkpoint.
+    shutil.copytree(tmp_path / "whole" / "histories", tmp_path / "restored" / "histories")
     restored = trials(tmp_path / "restored", agent)
     restored.load_checkpoint(str(checkpoint))
     assert _state(restored) == saved
@@ -123,8 +127,8 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     ]
     first, second = (history.load() for history in histories)
     # The sampled actions, as widths.
-    assert [each.widths for each in first[-8:]] == [each.widths for each in second]
-    assert len({each.widths for each in second}) > 1
+    assert [each.widths for each in first] == [each.widths for each in second]
+    assert len({each.widths for each in second[-8:]}) > 1
 
 
 def _problem(budgets: dict[str, float], **options: Any) -> Any:
@@ -141,6 +145,21 @@ def _plain(budgets: dict[str, float | str]) -> ProblemSpec:
         smallest=0.0,
         pool="here",
     )
+
+
+def test_a_problem_knows_what_was_asked_for_and_what_failed(tmp_path: Path) -> None:
+    widths = [(8, 16, 16, 32), (7, 16, 16, 32)]
+    asked = [
+        AskedCandidate(widths[0], 0.9, {"flops": 0.4, "odd": 0.25}, True, 0),
+        AskedCandidate(widths[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
+    ]
+    TrialHistory(tmp_path).write(0, asked)
+    plain = _plain({"flops": 0.5})
+    past = plain.model_copy(update={"history": tmp_path}).build().past()
+    assert past.widths.tolist() == [list(each) for each in widths]
+    np.testing.assert_array_equal(past.costs["flops"], [0.4, np.nan])
+    np.testing.assert_array_equal(past.costs["odd"], [0.25, np.nan])
+    assert plain.build().past().widths.size == 0
 
 
 def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:

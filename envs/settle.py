@@ -1,0 +1,116 @@
+"""Candidates moved to where costs that only an evaluation reveals are believed to keep limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .budget import minimum_widths
+from .learned_costs import LearnedCost
+from .problem import PruningProblem
+
+__all__ = ["settle"]
+
+# Blocks of 32 channels, which the model knows of, are left in two moves.
+_REACH = 16
+_MOVES_PER_GROUP = 4
+# A learned cost keeps its limit by so many errors of the model: nine of ten normal ones.
+_ERRORS = 1.6
+
+
+def settle(
+    problem: PruningProblem, widths: NDArray[np.int64], limits: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Move candidates, as little as it takes, to where costs are believed to keep their limits.
+
+    What the search has evaluated so far says what its measured costs turn on
+    (:class:`~prunetune.envs.learned_costs.LearnedCost`). One group at a time moves by up to 16
+    units, the one that lowers the sum of all violations most per share of the group that it moves,
+    until there are none, or no move helps (greedily; our choice). Tabulated budgets count among
+    the violations, so that one budget is not kept at the cost of another.
+
+    Args:
+        problem: Its past decides; without a measured cost that could be learned nothing moves.
+        widths: Units kept, int64 [N, G].
+        limits: Of all budgets, float64 [N, B].
+
+    Returns:
+        Units kept, int64 [N, G].
+    """
+    past, sizes = problem.past(), problem.structure.sizes
+    learned = {
+        index: model
+        for index, cost in enumerate(problem.limited)
+        if not cost.tabulated and (model := LearnedCost.of_past(past, cost.name, sizes)) is not None
+    }
+    if not learned:
+        return widths
+    moves = _Moves(problem)
+    rows = [
+        _settle_one(problem, learned, moves, row, limit)
+        for row, limit in zip(widths, limits, strict=True)
+    ]
+    return np.array(rows, dtype=np.int64)
+
+
+class _Moves:
+    """All moves of one group by a few units."""
+
+    def __init__(self, problem: PruningProblem) -> None:
+        self._full = problem.structure.sizes
+        self._minimum = minimum_widths(problem.structure, problem.smallest)
+        steps = np.array([step for step in range(-_REACH, _REACH + 1) if step])
+        groups = len(self._full)
+        self._groups, self._steps = np.repeat(np.arange(groups), len(steps)), np.tile(steps, groups)
+        self._shares = np.abs(self._steps) / self._full[self._groups]
+
+    def __call__(self, row: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The candidates that are one move away, int64 [M, G], and the shares moved, [M]."""
+        there = row[self._groups] + self._steps
+        least, most = self._minimum[self._groups], self._full[self._groups]
+        possible = (there >= least) & (there <= most)
+        moved = np.repeat(row[None], int(possible.sum()), axis=0)
+        moved[np.arange(len(moved)), self._groups[possible]] = there[possible]
+        return moved, self._shares[possible]
+
+
+def _settle_one(
+    problem: PruningProblem,
+    learned: Mapping[int, LearnedCost],
+    moves: _Moves,
+    row: NDArray[np.int64],
+    limits: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    left = float(_violations(problem, learned, row[None], limits)[0])
+    for _ in range(_MOVES_PER_GROUP * len(row)):
+        if left <= 0:
+            break
+        moved, shares = moves(row)
+        after = _violations(problem, learned, moved, limits)
+        gains = (left - after) / shares
+        best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            break
+        row, left = moved[best], float(after[best])
+    return row
+
+
+def _violations(
+    problem: PruningProblem,
+    learned: Mapping[int, LearnedCost],
+    widths: NDArray[np.int64],
+    limits: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """By what shares of their limits costs are believed to exceed them, summed, float64 [N]."""
+    total = np.zeros(len(widths))
+    for index, cost in enumerate(problem.limited):
+        if index in learned:
+            believed = learned[index].predict(widths) + _ERRORS * learned[index].error
+        elif cost.tabulated:
+            believed = cost.fraction(widths)
+        else:
+            continue
+        total += np.maximum(0.0, believed / limits[index] - 1.0)
+    return total

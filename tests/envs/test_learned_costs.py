@@ -1,0 +1,154 @@
+"""Learned costs against the textbook's Gaussian process, and candidates settled by them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from prunetune.envs.budget import minimum_widths
+from prunetune.envs.costs import MeasuredCost
+from prunetune.envs.learned_costs import LearnedCost, Past
+from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.problem import PruningProblem
+from prunetune.envs.settle import settle
+
+from .structures import chain, problem
+
+SIZES = np.array([16, 24, 64])
+
+
+def _drawn(count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(1, SIZES + 1, (count, len(SIZES)))
+
+
+def _odd(widths: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(np.mean(widths % 2, axis=1))
+
+
+def _padded(widths: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(np.ceil(widths / 8).sum(axis=1) / np.ceil(SIZES / 8).sum())
+
+
+def _covariance(left: NDArray[np.int64], right: NDArray[np.int64]) -> float:
+    total = 0.0
+    for a, b, size in zip(left, right, SIZES, strict=True):
+        total += 4 * (a / size) * (b / size)
+        total += sum(-(-a // block) == -(-b // block) for block in (1, 2, 4, 8, 16, 32)) / 6
+        total += sum(a % divisor == b % divisor for divisor in (2, 4, 8)) / 3
+    return float(total)
+
+
+def _posterior_mean(
+    seen: NDArray[np.int64], costs: NDArray[np.float64], new: NDArray[np.int64], noise: float
+) -> NDArray[np.float64]:
+    known = np.array([[_covariance(a, b) for b in seen] for a in seen])
+    between = np.array([[_covariance(a, b) for b in seen] for a in new])
+    level = noise * np.trace(known) / len(seen)
+    weights = np.linalg.solve(known + level * np.eye(len(seen)), costs - costs.mean())
+    return np.asarray(costs.mean() + between @ weights)
+
+
+def test_predictions_are_the_posterior_mean_of_the_level_of_noise_that_errs_least() -> None:
+    seen, new = _drawn(30, 0), _drawn(10, 1)
+    costs = _padded(seen) + np.random.default_rng(2).normal(0, 0.05, 30)
+    means = [_posterior_mean(seen, costs, new, noise) for noise in (1e-6, 1e-4, 1e-2, 1e-1)]
+    predicted = LearnedCost(seen, costs, SIZES).predict(new)
+    assert min(np.abs(predicted - mean).max() for mean in means) < 1e-6
+
+
+def test_its_error_is_that_of_leaving_every_candidate_out_once() -> None:
+    seen = _drawn(25, 3)
+    costs = _odd(seen)
+    model = LearnedCost(seen, costs, SIZES)
+    errors = []
+    known = np.array([[_covariance(a, b) for b in seen] for a in seen])
+    for noise in (1e-6, 1e-4, 1e-2, 1e-1):
+        level = noise * np.trace(known) / len(seen)
+        left_out = []
+        for out in range(len(seen)):
+            rest = np.delete(np.arange(len(seen)), out)
+            inner = known[np.ix_(rest, rest)] + level * np.eye(len(rest))
+            # The mean of all costs is taken as given, as it is in the model.
+            centred = costs - costs.mean()
+            left_out.append(known[out, rest] @ np.linalg.solve(inner, centred[rest]) - centred[out])
+        errors.append(float(np.sqrt(np.mean(np.square(left_out)))))
+    assert model.error == pytest.approx(min(errors), rel=1e-6)
+    assert model.explained == pytest.approx(1 - min(errors) ** 2 / costs.var(), rel=1e-6)
+
+
+@pytest.mark.parametrize("cost", [_odd, _padded])
+def test_what_turns_on_single_channels_or_blocks_is_learned_from_few(cost: object) -> None:
+    assert callable(cost)
+    seen, new = _drawn(120, 4), _drawn(200, 5)
+    model = LearnedCost.of_past(Past(seen, {"own": cost(seen)}), "own", SIZES)
+    assert model is not None
+    error = np.sqrt(np.mean((model.predict(new) - cost(new)) ** 2))
+    assert error < 0.1 * cost(new).std()
+
+
+def test_too_little_or_too_random_a_past_is_not_followed() -> None:
+    seen = _drawn(60, 6)
+    chance = np.random.default_rng(7).normal(size=60)
+    costs = _odd(seen)
+    assert LearnedCost.of_past(Past(), "own", SIZES) is None
+    assert LearnedCost.of_past(Past(seen, {"own": chance}), "own", SIZES) is None
+    assert LearnedCost.of_past(Past(seen, {"own": costs}), "other", SIZES) is None
+    assert LearnedCost.of_past(Past(seen[:7], {"own": costs[:7]}), "own", SIZES) is None
+
+
+def test_candidates_whose_evaluation_failed_teach_nothing() -> None:
+    seen = _drawn(60, 8)
+    costs = _padded(seen)
+    broken = np.where(np.arange(60) % 3 == 0, np.nan, costs)
+    whole = np.isfinite(broken)
+    model = LearnedCost.of_past(Past(seen, {"own": broken}), "own", SIZES)
+    assert model is not None
+    expected = LearnedCost(seen[whole], costs[whole], SIZES).predict(seen)
+    np.testing.assert_allclose(model.predict(seen), expected)
+
+
+def test_a_cost_that_never_changes_is_predicted_as_it_is() -> None:
+    model = LearnedCost(_drawn(20, 9), np.full(20, 0.7), SIZES)
+    np.testing.assert_allclose(model.predict(_drawn(5, 10)), 0.7)
+
+
+def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningProblem:
+    asked = problem(chain(SIZES.tolist()), budgets, costs=(MeasuredCost("odd"),))
+    return dataclasses.replace(asked, past=lambda: Past(seen, {"odd": _odd(seen)}))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_settled_candidates_keep_their_limits_and_hardly_move(seed: int) -> None:
+    asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 11))
+    flops = asked.limited[0]
+    drawn = _drawn(40, seed)
+    widths = drawn[flops.fraction(drawn) <= 0.5][:8]
+    limits = np.repeat([[0.5, 0.1]], len(widths), axis=0)
+    settled = settle(asked, widths, limits)
+    assert (_odd(settled) == 0).all()
+    assert (flops.fraction(settled) <= 0.5).all()
+    assert (np.abs(settled - widths) <= 3).all()
+    assert (settled >= minimum_widths(asked.structure)).all() and (settled <= SIZES).all()
+    # What keeps all limits stays as it is.
+    np.testing.assert_array_equal(settle(asked, settled, limits), settled)
+
+
+def test_without_a_past_nothing_settles() -> None:
+    asked = problem(chain(SIZES.tolist()), {"odd": 0.1}, costs=(MeasuredCost("odd"),))
+    widths = _drawn(5, 12)
+    np.testing.assert_array_equal(settle(asked, widths, np.full((5, 1), 0.1)), widths)
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_an_episode_of_one_step_settles_unless_told_not_to(learn: bool) -> None:
+    asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 13))
+    env = OneStepVectorEnv(asked, 6, learn_costs=learn)
+    env.reset(seed=0)
+    actions = np.random.default_rng(14).uniform(-0.5, 0.5, (6, 4)).astype(np.float32)
+    _, _, _, _, infos = env.step(actions)
+    assert (_odd(infos["widths"]) == 0).all() == learn
