@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..cluster.pool import EvaluatorPool
 from ..cluster.resources import EvaluatorResources
 from ..envs.budget import Budget, parse_budgets
-from ..errors import ClusterError, EvaluationError, PruneTuneError, RunFolderError
-from ..models.artifact import save_artifact
+from ..errors import ClusterError, PruneTuneError, RunFolderError
 from ..models.progress import Progress
-from .cost_tables import measure_costs
-from .deliveries import Delivery, deliveries
+from .best_maker import BestMaker, count_asked
+from .deliveries import deliveries
 from .finalists import Finished, finish_candidates, test_dense
 from .history import AskedCandidate, TrialHistory
 from .prepare import Prepared
 from .record import EvaluationRecord
 from .run_folder import RunFolder
 from .run_record import RunRecord
-from .rungs import stopped_at
 from .signals import ended_by_signals
 from .spec_model import SearchSpec
 from .summary import Best, Counts, Dense, Summary, read_summary, write_summary
@@ -162,6 +159,7 @@ class Run:
             for trial in self._trials
             for each in deliveries(trial, self._budgets(trial))
         }
+        maker = BestMaker(self.folder, self.spec, self.prepared, self.progress)
         of_trial = {trial.name: self._history(trial) for trial in self._trials}
         histories = {name: of_trial[each.trial.name] for name, each in wanted.items()}
         failures = {
@@ -178,18 +176,18 @@ class Run:
                 reason = failures.get(name) or (
                     "No candidate kept all budgets; raise evaluations or the limits."
                 )
-                there[name] = self._without_network(delivery, histories[name], reason)
+                there[name] = maker.without_network(delivery, histories[name], reason)
 
         def arrived(
             name: str, candidate: AskedCandidate, result: Finished | PruneTuneError
         ) -> None:
             asked = histories[name]
             if isinstance(result, PruneTuneError):
-                there[name] = self._without_network(wanted[name], asked, str(result))
+                there[name] = maker.without_network(wanted[name], asked, str(result))
                 if isinstance(result, ClusterError):
                     broken[name] = str(result)
             else:
-                best = self._with_network(wanted[name], asked, candidate, result)
+                best = maker.with_network(wanted[name], asked, candidate, result)
                 chosen = tuple(each.widths for each in finalists[name])
                 there[name] = best.model_copy(
                     update={"finalists": chosen, "error": failures.get(name)}
@@ -225,7 +223,7 @@ class Run:
                 continue
             same = best.finalists == tuple(candidate.widths for candidate in chosen)
             if same and (self.folder.path / best.artifact / "pruning.json").is_file():
-                yield best.model_copy(update=_counts(asked))
+                yield best.model_copy(update=count_asked(asked))
 
     def _undecided(self, name: str, chosen: Sequence[AskedCandidate]) -> Sequence[AskedCandidate]:
         """``chosen``, or the one of them that an earlier process has taken already."""
@@ -234,94 +232,6 @@ class Run:
             if best.trial == name and best.widths is not None and best.finalists == among:
                 return [candidate for candidate in chosen if candidate.widths == best.widths]
         return chosen
-
-    def _without_network(
-        self, delivery: Delivery, asked: Sequence[AskedCandidate], reason: str
-    ) -> Best:
-        return Best(**self._common(delivery, asked), error=reason)
-
-    def _with_network(
-        self,
-        delivery: Delivery,
-        asked: Sequence[AskedCandidate],
-        candidate: AskedCandidate,
-        finished: Finished,
-    ) -> Best:
-        structure = self.prepared.evaluator.groups.structure
-        task = self.prepared.task
-        delivered: dict[str, float] = {}
-        try:
-            delivered = measure_costs(delivery.budget, finished.network, task)
-        except EvaluationError as error:
-            # The network is there all the same; nobody must lose it to a cost that broke.
-            self.progress.note(f"{delivery.trial.title}: {error}")
-        best = Best(
-            **self._common(delivery, asked),
-            # Finalists keep the tabulated limits; a cost of the user's own may have moved since.
-            feasible=self.prepared.costs.keeps_own(delivery.limits, delivered),
-            widths=candidate.widths,
-            costs=dict(candidate.costs),
-            measured=delivered,
-            flops=int(structure.flops(candidate.widths)),
-            params=int(structure.params(candidate.widths)),
-            search_reward=candidate.reward,
-            found_after=candidate.evaluations_before,
-            validation=finished.validation,
-            validation_after=finished.validation_after,
-            test_before=finished.test_before,
-            test_after=finished.test_after,
-            finetune_epochs=self.spec.finetune.epochs,
-            artifact=f"best/{delivery.name}",
-        )
-        assert best.artifact is not None
-        names = [group.name for group in structure.groups]
-        measured = best.model_dump(
-            mode="json",
-            include={
-                "costs",
-                "measured",
-                "flops",
-                "params",
-                "validation",
-                "validation_after",
-                "test_before",
-                "test_after",
-            },
-        )
-        save_artifact(
-            self.folder.path / best.artifact,
-            finished.network,
-            model=self.spec.task.model,
-            num_classes=task.num_classes,
-            input_shape=task.input_shape,
-            kept={n: list(units) for n, units in zip(names, finished.kept, strict=True)},
-            scope=self.spec.task.groups,
-            provenance={
-                "prunetune": __version__,
-                "run": self.folder.name,
-                "task": task.digest,
-                "budgets": dict(delivery.limits),
-                "criterion": self.spec.criterion,
-                "trial": delivery.trial.model_dump(mode="json"),
-                "finetune": self.spec.finetune.model_dump(mode="json"),
-            },
-            measured=measured,
-        )
-        return best
-
-    def _common(self, delivery: Delivery, asked: Sequence[AskedCandidate]) -> dict[str, Any]:
-        trial, several = delivery.trial, delivery.is_one_of_several
-        return {
-            "trial": delivery.name,
-            "search": trial.name if several else None,
-            "limits": delivery.limits if several else {},
-            "reward": trial.reward.name,
-            "budget": delivery.budget,
-            "agent": trial.agent.name,
-            "seed": trial.seed,
-            "stopped": stopped_at(self.folder.rungs, trial.name) is not None,
-            **_counts(asked),
-        }
 
     def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
         structure = self.prepared.evaluator.groups.structure
@@ -356,13 +266,6 @@ class Run:
         changes["wall_seconds"] = self._earlier + time.monotonic() - self._began
         self._summary = self._summary.model_copy(update=changes)
         write_summary(self.folder, self._summary)
-
-
-def _counts(asked: Sequence[AskedCandidate]) -> dict[str, int]:
-    return {
-        "evaluations": len(asked),
-        "feasible_candidates": sum(candidate.feasible for candidate in asked),
-    }
 
 
 def _digest(path: Path) -> str:
