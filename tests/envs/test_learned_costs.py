@@ -121,7 +121,7 @@ def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningPro
     return dataclasses.replace(asked, past=lambda: Past(seen, {"odd": _odd(seen)}))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
 def test_settled_candidates_keep_their_limits_and_hardly_move(seed: int) -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 11))
