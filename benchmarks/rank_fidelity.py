@@ -65,7 +65,10 @@ class Worker:
             )
             for images in (IMAGES[:1] if options.augmentation == "none" else IMAGES)
         }
-        measures = tuple(MeasureSpec(name=score) for score in SCORES)
+        softened = {"agreement": {"temperature": options.temperature}}
+        measures = tuple(
+            MeasureSpec(name=score, parameters=softened.get(score, {})) for score in SCORES
+        )
         counts: dict[str, int | None] = {"": None}
         if options.images is not None:
             counts[_SAMPLED] = options.images
@@ -73,7 +76,11 @@ class Worker:
             (repair, f"{images}{label}"): build_evaluator(
                 task,
                 EvaluatorSpec(
-                    repair=repair, criterion=options.criterion, measures=measures, images=count
+                    repair=repair,
+                    criterion=options.criterion,
+                    measures=measures,
+                    images=count,
+                    recalibration=options.recalibration,
                 ),
                 options.seed,
             )
@@ -188,6 +195,8 @@ def main() -> None:
         default="crop-and-mirror",
         help="images are shown as they are and changed so; none: only as they are",
     )
+    arguments.add_argument("--temperature", type=float, default=1.0, help="of the agreement")
+    arguments.add_argument("--recalibration", type=int, default=128)
     arguments.add_argument("--criterion", default="activation-residual")
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument(
