@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -197,6 +197,29 @@ def verify(
     for name, value in facts.items():
         typer.echo(f"{name}: {value}")
     typer.echo("Verified. FLOPs = 2 x multiply-accumulates at batch 1.")
+
+
+@app.command()
+@plainly
+def export(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="onnx or torch-export.")
+    ] = "torch-export",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Must not exist yet.")
+    ] = None,
+) -> None:
+    """Write the network of an artifact as one file that runs without prunetune.
+
+    Its outputs are compared with the network's before it gets its name.
+
+    Example: prunetune export runs/quickstart-1/best/TRIAL --format onnx
+    """
+    from .models.export import export_artifact
+
+    written = export_artifact(artifact, cast("Any", form), output)
+    typer.echo(f"{written}: takes normalised images [N, C, H, W], gives logits [N, classes].")
 
 
 @app.command("list")

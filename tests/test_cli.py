@@ -26,7 +26,7 @@ _SPEC: dict[str, Any] = {
     "evaluations": 8,
     "finetune": {"epochs": 0},
 }
-_COMMANDS = ("quickstart", "search", "compare", "resume", "report", "verify", "list")
+_COMMANDS = ("quickstart", "search", "compare", "resume", "report", "verify", "export", "list")
 
 
 def _write(folder: Path, **changes: Any) -> Path:
@@ -188,7 +188,7 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert_one_sentence(result, "file")
 
 
-@pytest.mark.parametrize("command", ["resume", "report", "verify"])
+@pytest.mark.parametrize("command", ["resume", "report", "verify", "export"])
 def test_folder_that_is_not_ours(command: str, tmp_path: Path) -> None:
     assert_one_sentence(invoke(command, tmp_path), str(tmp_path))
     assert_one_sentence(invoke(command, tmp_path / "none"), "none")
@@ -243,6 +243,17 @@ def test_artifact_of_a_search_verifies(finished_run: tuple[Path, dict[str, Any]]
     facts = json.loads(result.stdout)
     assert facts["flops"] == best["flops"]
     assert facts["params"] == best["params"]
+
+
+@pytest.mark.ray
+def test_artifact_of_a_search_is_exported(
+    finished_run: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run, printed = finished_run
+    (best,) = printed["best"]
+    result = invoke("export", run / best["artifact"], "--output", tmp_path / "network.pt2")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "network.pt2").stat().st_size > 0
 
 
 @pytest.mark.ray
