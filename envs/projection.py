@@ -50,6 +50,8 @@ class CandidateMap:
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)
         self._scaled = scaled and len(problem.limits) > 0
+        narrowest = np.array([cost.fraction(self._minimum[None])[0] for cost in problem.limited])
+        self._least = np.nan_to_num(narrowest)
 
     @property
     def size(self) -> int:
@@ -74,7 +76,8 @@ class CandidateMap:
         fractions = np.where(proportions < 0, below, above)
         if self._scaled:
             spent = _SPENT + _SPENT_RANGE * action[:, groups:]
-            return rescale(self._problem, fractions, limits * spent)
+            # What no width can save must not be asked for: it would leave one unit of everything.
+            return rescale(self._problem, fractions, np.maximum(limits * spent, self._least))
         widths = np.rint(fractions * self._full).astype(np.int64)
         return np.clip(widths, self._minimum, self._full)
 

@@ -44,8 +44,8 @@ class Constraints:
         names: Names of the costs in results.
         rule: ``lagrange`` (projected gradient) or ``pid``.
         learning_rate: Step of the ``lagrange`` rule, in multiplier per cost.
-        damping: How much the ``lagrange`` rule reacts to the change of the violation beside the
-            violation itself: 0 is the plain projected gradient, which overshoots.
+        damping: How much the ``lagrange`` rule reacts to the violation itself beside the sum of
+            violations: 0 is the plain projected gradient, which overshoots.
         pid: Gains of the ``pid`` rule.
         initial: Initial multipliers, one per cost, in [0, maximum].
         maximum: Largest value of a multiplier.
@@ -96,7 +96,6 @@ class Multipliers:
         self._limits = np.array(constraints.limits, dtype=np.float64)
         self._values = np.array(constraints.initial, dtype=np.float64)
         self._integral = self._values.copy()
-        self._previous = np.zeros_like(self._values)
         self._proportional = np.zeros_like(self._values)
         self._smoothed: list[NDArray[np.float64]] = []
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=constraints.window)
@@ -109,10 +108,9 @@ class Multipliers:
     def update(self, costs: ArrayLike) -> NDArray[np.float64]:
         """Move the multipliers after one batch of episodes.
 
-        ``lagrange``: lambda <- clip(lambda + eta (delta_k + damping ([delta_k]+ - [delta_k-1]+))),
-        where delta is the violation and [.]+ its positive part: the projected gradient of the dual
-        problem, and a proportional term in incremental form, which the projection keeps from
-        winding up (our choice).
+        ``lagrange``: I <- clip(I + eta delta), lambda <- clip(I + eta damping delta), where delta
+        is the violation: the projected gradient of the dual problem, and beside it a term
+        proportional to the violation, which damps (our choice).
         ``pid``: Stooke et al. 2020, Algorithm 2, with the integral, too, held below the maximum.
 
         Args:
@@ -137,7 +135,6 @@ class Multipliers:
         return {
             "values": self.values,
             "integral": self._integral.copy(),
-            "previous": self._previous.copy(),
             "proportional": self._proportional.copy(),
             "smoothed": [cost.copy() for cost in self._smoothed],
             "recent": [cost.copy() for cost in self._recent],
@@ -147,7 +144,6 @@ class Multipliers:
         """Continue from what :meth:`get_state` returned."""
         self._values = np.array(state["values"], dtype=np.float64)
         self._integral = np.array(state["integral"], dtype=np.float64)
-        self._previous = np.array(state["previous"], dtype=np.float64)
         self._proportional = np.array(state["proportional"], dtype=np.float64)
         self._smoothed = [np.array(cost, dtype=np.float64) for cost in state["smoothed"]]
         self._recent.clear()
@@ -155,14 +151,9 @@ class Multipliers:
 
     def _lagrange(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
         violation = costs - self._limits
-        # Costs that move below their limits are no reason to brace for a violation.
-        exceeded = np.maximum(violation, 0.0)
-        # Before the first update there is no change to react to.
-        change = exceeded - self._previous if len(self._smoothed) else np.zeros_like(violation)
-        self._previous = exceeded
-        self._smoothed = [violation]
-        gradient = violation + self._constraints.damping * change
-        return np.asarray(self._values + self._constraints.learning_rate * gradient)
+        rate, damping = self._constraints.learning_rate, self._constraints.damping
+        self._integral = np.clip(self._integral + rate * violation, 0.0, self._constraints.maximum)
+        return np.asarray(self._integral + rate * damping * violation)
 
     def _pid(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
         gains, keep = self._constraints.pid, self._constraints.pid.smoothing

@@ -90,6 +90,25 @@ def test_a_cost_that_only_evaluations_reveal_is_not_scaled_to() -> None:
     np.testing.assert_array_equal(both, CandidateMap(flops).widths(actions, _limits(flops, 6)))
 
 
+def test_a_cost_that_hardly_depends_on_widths_does_not_narrow_everything() -> None:
+    free = problem(chain([16, 32, 8]), {"flops": 0.5})
+
+    class Constant(MeasuredCost):
+        """The same for all candidates, as a peak that a whole residual stream sets."""
+
+        tabulated = True
+
+        def fraction(self, widths: np.ndarray) -> np.ndarray:
+            return np.ones(len(widths))
+
+    budgets = {"flops": 0.5, "peak": 1.0}
+    bound = problem(chain([16, 32, 8]), budgets, costs=(Constant("peak"),))
+    actions = np.random.default_rng(3).uniform(-0.4, 0.4, (6, 4))
+    expected = CandidateMap(free).widths(actions, _limits(free, 6))
+    np.testing.assert_array_equal(CandidateMap(bound).widths(actions, _limits(bound, 6)), expected)
+    assert (expected > 1).any()
+
+
 def test_one_step_decides_and_judges_whole_candidates() -> None:
     asked = problem(chain([16, 32, 8]), {"flops": 0.5, "params": 0.6})
     env = OneStepVectorEnv(asked, 5)
