@@ -142,7 +142,8 @@ def measure_real(options: Any) -> tuple[list[list[object]], dict[str, Any]]:
     fresh = candidates_near_half(structure, rng)
     rounds, each = (1, 4) if options.smoke else (options.rounds, options.candidates)
     seconds: dict[tuple[str, int], list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    # The pool that is ending may still write to it.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         pools = {}
         for workers in (1, 2):
             record = EvaluationRecord(Path(folder, str(workers)), prepared.record_key)
@@ -203,7 +204,8 @@ def measure_simulated(workers: int, durations: Sequence[float], most: int) -> li
     """Throughput of one pool with evaluations of several durations."""
     found = []
     serial = itertools.count(1)
-    with tempfile.TemporaryDirectory() as folder:
+    # The pool that is ending may still write to it.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         record = EvaluationRecord(folder, _KEY)
         with EvaluatorPool.start(
             f"simulated-{workers}", _Waits(), record, workers=workers, cpus=1 / 64
