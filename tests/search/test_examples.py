@@ -50,7 +50,7 @@ def test_padded_flops_count_whole_blocks() -> None:
 
 
 def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_path: Path) -> None:
-    # Fewer of everything; docs/agents.md has the figures of the example as it is.
+    # Fewer of everything than the example asks for.
     fewer = ["evaluations=200", "finalists=1", "finetune.epochs=0", "measures=[accuracy]"]
     spec = load_spec(_EXAMPLES / "odd_widths.yaml", [*fewer, f"output={tmp_path / 'run'}"])
     summary = run_search(spec)
