@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from .believed import BelievedCosts
 from .problem import PruningProblem
 from .projection import CandidateMap
 from .sensitivity import Sensitivity
@@ -39,8 +40,8 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         num_envs: Number of episodes N.
         scaled: As for `CandidateMap`.
         sensitivity: As for `CandidateMap`.
-        learn_costs: Whether candidates are moved to where measured costs are believed to keep
-            their limits, see :func:`~prunetune.envs.settle.settle`.
+        learn_costs: Whether candidates are scaled and moved to where measured costs are believed
+            to keep their limits, see `CandidateMap` and :func:`~prunetune.envs.settle.settle`.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium declares it so)
@@ -83,9 +84,13 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         if self._over:
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), never, never.copy(), infos
-        widths = self._map.widths(np.asarray(actions, dtype=np.float64), self._limits)
+        action = np.asarray(actions, dtype=np.float64)
         if self._learn_costs:
-            widths = settle(self._problem, widths, self._limits)
+            believed = BelievedCosts(self._problem)
+            widths = self._map.widths(action, self._limits, believed)
+            widths = settle(self._problem, believed, widths, self._limits)
+        else:
+            widths = self._map.widths(action, self._limits)
         outcome = self._problem.judge(widths, self._limits)
         costs = (outcome.costs / self._limits).astype(np.float32)
         self._over = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .believed import BelievedCosts
 from .budget import minimum_widths
 from .problem import PruningProblem
 from .sensitivity import Sensitivity
@@ -29,12 +30,13 @@ class CandidateMap:
     the agent's to learn.
 
     Without this scaling most of an agent's noise would move costs instead of comparing
-    proportions at equal cost. A cost that only an evaluation reveals cannot be scaled to; where
-    there is no other, widths are what the proportions say.
+    proportions at equal cost. Costs that only an evaluation reveals are scaled to as soon as they
+    are learned, if they grow with the widths; until then, and where there are only others, widths
+    are what the proportions say.
 
     Args:
         problem: What is searched.
-        scaled: Whether to scale where a budget is tabulated.
+        scaled: Whether to scale at all.
         sensitivity: Decides the start; uniform when left out.
     """
 
@@ -49,23 +51,29 @@ class CandidateMap:
         self._starts: dict[bytes, NDArray[np.float64]] = {}
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)
-        self._scaled = scaled and len(problem.limits) > 0
-        narrowest = np.array([cost.fraction(self._minimum[None])[0] for cost in problem.limited])
-        self._least = np.nan_to_num(narrowest)
+        self._scaled = scaled
+        self._spends = scaled and len(problem.limits) > 0
+        self._tabulated = np.array([cost.tabulated for cost in problem.limited])
+        # Not-a-number where a cost is not tabulated.
+        self._least = np.array([cost.fraction(self._minimum[None])[0] for cost in problem.limited])
 
     @property
     def size(self) -> int:
         """Numbers of one action."""
-        return len(self._full) + int(self._scaled)
+        return len(self._full) + int(self._spends)
 
     def widths(
-        self, actions: NDArray[np.float64], limits: NDArray[np.float64]
+        self,
+        actions: NDArray[np.float64],
+        limits: NDArray[np.float64],
+        believed: BelievedCosts | None = None,
     ) -> NDArray[np.int64]:
         """Widths of candidates, int64 [N, G].
 
         Args:
             actions: Clipped to [-1, 1]; float64 [N, size].
             limits: Limits of the budgets, float64 [N, B].
+            believed: What is known of costs that only an evaluation reveals.
         """
         groups = len(self._full)
         action = np.clip(actions, -1.0, 1.0)
@@ -74,10 +82,15 @@ class CandidateMap:
         below = start + proportions * (start - self._minimum / self._full)
         above = start + proportions * (1.0 - start)
         fractions = np.where(proportions < 0, below, above)
-        if self._scaled:
+        if self._spends:
             spent = _SPENT + _SPENT_RANGE * action[:, groups:]
             # What no width can save must not be asked for: it would leave one unit of everything.
-            return rescale(self._problem, fractions, np.maximum(limits * spent, self._least))
+            asked = np.maximum(limits * spent, self._least)
+            limits = np.where(self._tabulated, asked, limits)
+        if self._scaled and believed is not None and believed.growing:
+            return _filled(self._problem, fractions, limits, believed)
+        if self._spends:
+            return rescale(self._problem, fractions, limits)
         widths = np.rint(fractions * self._full).astype(np.int64)
         return np.clip(widths, self._minimum, self._full)
 
@@ -102,45 +115,94 @@ def rescale(
     problem: PruningProblem,
     fractions: NDArray[np.float64],
     limits: NDArray[np.float64] | None = None,
+    believed: BelievedCosts | None = None,
 ) -> NDArray[np.int64]:
-    """Scale candidates by the largest common factor with which they meet the tabulated budgets.
+    """Scale candidates by the largest common factor with which they meet the budgets.
 
     Args:
-        problem: Its budgets; where none is tabulated nothing is scaled.
+        problem: Its budgets; where no cost of theirs can be scaled to nothing is scaled.
         fractions: Of the units of each group, in [0, 1], float64 [N, G].
         limits: As for :func:`common_factor`.
+        believed: As for :func:`common_factor`.
 
     Returns:
         Units kept, int64 [N, G].
     """
-    if not len(problem.limits):
+    if not len(problem.limits) and (believed is None or not believed.growing):
         return _scaled(problem, fractions, np.ones(len(fractions)))
-    return _scaled(problem, fractions, common_factor(problem, fractions, limits))
+    return _scaled(problem, fractions, common_factor(problem, fractions, limits, believed))
 
 
 def common_factor(
     problem: PruningProblem,
     fractions: NDArray[np.float64],
     limits: NDArray[np.float64] | None = None,
+    believed: BelievedCosts | None = None,
 ) -> NDArray[np.float64]:
-    """The largest factors with which candidates meet the tabulated budgets, found by bisection.
+    """The largest factors with which candidates meet their budgets, found by bisection.
+
+    These are the tabulated budgets and, if told what is believed of them, those of learned costs
+    that grow with the widths; there has to be one of either.
 
     Args:
-        problem: Its budgets, at least one of them tabulated.
+        problem: Its budgets.
         fractions: Of the units of each group, in [0, 1], float64 [N, G].
         limits: Of all budgets, float64 [N, B]; those of the problem when left out.
+        believed: What is known of costs that only an evaluation reveals.
 
     Returns:
         float64 [N], at most what makes every group full.
     """
+    if limits is None:
+        limits = np.repeat(problem.front[-1:], len(fractions), axis=0)
+
+    def keep(factors: NDArray[np.float64]) -> NDArray[np.bool_]:
+        widths = _scaled(problem, fractions, factors)
+        kept = problem.limits.keep(widths, limits)
+        return kept if believed is None else kept & believed.keep(widths, limits)
+
     low = np.zeros(len(fractions))
     high = 1.0 / np.maximum(fractions.min(axis=1), 1e-3)
-    full = problem.limits.keep(_scaled(problem, fractions, high), limits)
+    full = keep(high)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        kept = problem.limits.keep(_scaled(problem, fractions, middle), limits)
+        kept = keep(middle)
         low, high = np.where(kept, middle, low), np.where(kept, high, middle)
     return np.where(full, high, low)
+
+
+def _filled(
+    problem: PruningProblem,
+    fractions: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    believed: BelievedCosts,
+) -> NDArray[np.int64]:
+    """Scale candidates by one factor, then go on with the groups that it still leaves room for.
+
+    A cost that is computed in blocks of channels rises in steps: the group that comes to one first
+    would hold back all others. From there on it stays as it is, and the others grow on, unit by
+    unit in the order in which one factor would reach them (our choice).
+    """
+    factors = common_factor(problem, fractions, limits, believed)
+    widths = _scaled(problem, fractions, factors)
+    sizes = problem.structure.sizes
+    rows = np.arange(len(widths))
+    # Growing by half a unit rounds to the next one.
+    next_factor = (widths + 0.5) / np.maximum(fractions * sizes, 1e-9)
+    next_factor[widths >= sizes] = np.inf
+    while np.isfinite(next_factor).any():
+        group = next_factor.argmin(axis=1)
+        wider = widths.copy()
+        wider[rows, group] = np.minimum(wider[rows, group] + 1, sizes[group])
+        kept = problem.limits.keep(wider, limits) & believed.keep(wider, limits)
+        going = kept & np.isfinite(next_factor[rows, group])
+        widths = np.where(going[:, None], wider, widths)
+        next_factor[rows, group] = np.where(
+            going & (widths[rows, group] < sizes[group]),
+            (widths[rows, group] + 0.5) / np.maximum(fractions[rows, group] * sizes[group], 1e-9),
+            np.inf,
+        )
+    return widths
 
 
 def _scaled(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from .believed import BelievedCosts
 from .budget import minimum_widths
-from .learned_costs import LearnedCost
 from .problem import PruningProblem
 
 __all__ = ["settle"]
@@ -16,48 +14,37 @@ __all__ = ["settle"]
 # The largest block that the model knows of is left in one move.
 _REACH = 32
 _MOVES_PER_GROUP = 4
-# A learned cost keeps its limit by so many errors of the model; 19 of 20 normal ones are smaller.
-_ERRORS = 1.6
 
 
 def settle(
-    problem: PruningProblem, widths: NDArray[np.int64], limits: NDArray[np.float64]
+    problem: PruningProblem,
+    believed: BelievedCosts,
+    widths: NDArray[np.int64],
+    limits: NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """Move candidates, as little as it takes, to where costs are believed to keep their limits.
 
-    What the search has evaluated so far says what its measured costs turn on
-    (:class:`~prunetune.envs.learned_costs.LearnedCost`). One group at a time moves by up to 32
-    units, the one that lowers the sum of all violations most per share of the group that it moves,
-    until there are none, or no move helps (greedily; our choice). Tabulated budgets count among
-    the violations, so that one budget is not kept at the cost of another.
+    One group at a time moves by up to 32 units, the one that lowers the sum of all violations most
+    per share of the group that it moves, until there are none, or no move helps (greedily; our
+    choice). Tabulated budgets count among the violations, so that one budget is not kept at the
+    cost of another.
 
     Args:
-        problem: Its past decides; without a measured cost that could be learned nothing moves.
+        problem: What is searched.
+        believed: What its candidates cost; without a learned cost nothing moves.
         widths: Units kept, int64 [N, G].
         limits: Of all budgets, float64 [N, B].
 
     Returns:
         Units kept, int64 [N, G].
     """
-    measured = [index for index, cost in enumerate(problem.limited) if not cost.tabulated]
-    learned = _learn(problem, measured) if measured else {}
-    if not learned:
+    if not believed.learned:
         return widths
     moves = _Moves(problem)
     rows = [
-        _settle_one(problem, learned, moves, row, limit)
-        for row, limit in zip(widths, limits, strict=True)
+        _settle_one(believed, moves, row, limit) for row, limit in zip(widths, limits, strict=True)
     ]
     return np.array(rows, dtype=np.int64)
-
-
-def _learn(problem: PruningProblem, measured: Sequence[int]) -> dict[int, LearnedCost]:
-    """Models of measured costs, by index of the budget, where there is something to learn."""
-    past, sizes = problem.past(), problem.structure.sizes
-    models = {
-        index: LearnedCost.of_past(past, problem.limited[index].name, sizes) for index in measured
-    }
-    return {index: model for index, model in models.items() if model is not None}
 
 
 class _Moves:
@@ -82,40 +69,20 @@ class _Moves:
 
 
 def _settle_one(
-    problem: PruningProblem,
-    learned: Mapping[int, LearnedCost],
+    believed: BelievedCosts,
     moves: _Moves,
     row: NDArray[np.int64],
     limits: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    left = float(_violations(problem, learned, row[None], limits)[0])
+    left = float(believed.violations(row[None], limits)[0])
     for _ in range(_MOVES_PER_GROUP * len(row)):
         if left <= 0:
             break
         moved, shares = moves(row)
-        after = _violations(problem, learned, moved, limits)
+        after = believed.violations(moved, limits)
         gains = (left - after) / shares
         best = int(np.argmax(gains))
         if gains[best] <= 0:
             break
         row, left = moved[best], float(after[best])
     return row
-
-
-def _violations(
-    problem: PruningProblem,
-    learned: Mapping[int, LearnedCost],
-    widths: NDArray[np.int64],
-    limits: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """By what shares of their limits costs are believed to exceed them, summed, float64 [N]."""
-    total = np.zeros(len(widths))
-    for index, cost in enumerate(problem.limited):
-        if index in learned:
-            believed = learned[index].predict(widths) + _ERRORS * learned[index].error
-        elif cost.tabulated:
-            believed = cost.fraction(widths)
-        else:
-            continue
-        total += np.maximum(0.0, believed / limits[index] - 1.0)
-    return total

@@ -61,10 +61,10 @@ class LagrangianAgent(Agent):
             in-order), other budgets or another reward; ``RUN/tune/TRIAL`` of a comparison. What
             that policy started from is taken over with it.
         env_runners: Processes that sample besides this one's own; 0 samples here.
-        scaled: Whether, deciding together, proportions are scaled to tabulated budgets.
-        learn_costs: Whether, deciding together, candidates are moved to where costs that only an
-            evaluation reveals are believed to keep their limits, by a model of what was evaluated
-            so far (:func:`~prunetune.envs.settle.settle`).
+        scaled: Whether, deciding together, proportions are scaled to the budgets.
+        learn_costs: Whether, deciding together, candidates are scaled and moved to where costs
+            that only an evaluation reveals are believed to keep their limits, by a model of what
+            was evaluated so far (:class:`~prunetune.envs.believed.BelievedCosts`).
         learning_rate: Of policy and critics. Deciding together, it falls in proportion to the
             bound on the standard deviation, so that steps stay in proportion to what is explored.
         epochs: Passes over an iteration's steps.
@@ -117,7 +117,7 @@ class LagrangianAgent(Agent):
         advantages: Advantages | None = None,
         multiplier_rule: Rule = "lagrange",
         multiplier_learning_rate: float | None = None,
-        multiplier_damping: float = 5.0,
+        multiplier_damping: float | None = None,
         multiplier_max: float | None = None,
         deviations: float | None = None,
         margin: float | None = None,

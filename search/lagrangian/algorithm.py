@@ -29,6 +29,7 @@ from ray.rllib.utils.metrics import (
 from .config import LagrangianPPOConfig
 from .connectors import episode_context, step_costs
 from .learner import LagrangianLearner
+from .multipliers import held_costs
 
 __all__ = ["LagrangianPPO", "episode_costs"]
 
@@ -78,7 +79,8 @@ class LagrangianPPO(PPO):
         per_context = [costs[finished == context] for context in range(contexts)]
         mean = np.concatenate([_mean(each) for each in per_context])
         # Before the policy: a multiplier that lags an iteration behind overshoots more.
-        held = np.concatenate([self._held(each) for each in per_context])
+        limits, deviations = np.array(self.config.limits), self.config.cost_deviations
+        held = np.concatenate([held_costs(each, limits, deviations) for each in per_context])
         multipliers = self._on_learners(lambda learner: learner.update_multipliers(held))[0]
         returns = np.array([episode.get_return() for episode in episodes], dtype=np.float64)
         where = _contexts(episodes, contexts)
@@ -87,7 +89,7 @@ class LagrangianPPO(PPO):
         for name, cost, multiplier in zip(constraints.names, mean, multipliers, strict=True):
             self._report("episode_costs", name, value=float(cost))
             self._report("multipliers", name, value=float(multiplier))
-        within = np.all(costs <= np.array(self.config.limits), axis=1)
+        within = np.all(costs <= limits, axis=1)
         self._report("feasible_share", value=float(within.mean()) if len(costs) else float("nan"))
         self._report("episodes", value=float(len(costs)))
         self._report("episode_return", value=float(np.mean(returns)))
@@ -103,14 +105,6 @@ class LagrangianPPO(PPO):
         """Continue from what :meth:`get_state` returned."""
         super().set_state(state)
         self._base_seed = state.get(_SEED, self._base_seed)
-
-    def _held(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the multipliers hold at the limits, [B], of the costs [N, B] of one context."""
-        if not len(costs):
-            return np.full(costs.shape[1], np.nan)
-        # Where all episodes keep a limit there is nothing to correct, however uneven they are.
-        spread = self.config.cost_deviations * costs.std(axis=0)
-        return np.minimum(costs.mean(axis=0) + spread, costs.max(axis=0))
 
     def _sample(self) -> list[SingleAgentEpisode]:
         base, iteration = self._base_seed, self.iteration

@@ -113,9 +113,9 @@ class LagrangianPPOConfig(PPOConfig):
             initial_multipliers: One per cost; 0 by default.
             window: Iterations over whose mean cost the multipliers move.
             deviations: The multipliers hold the mean cost plus so many standard deviations of the
-                episodes' costs, but no more than their largest, at the limit: 0 constrains the
-                mean alone, which half of all episodes exceed, and 1.28 lets about 90 % of them
-                keep the limit (our choice).
+                episodes' costs at the limit: 0 constrains the mean alone, which half of all
+                episodes exceed, and 1.28 lets about 90 % of them keep the limit; see
+                :func:`~prunetune.search.lagrangian.multipliers.held_costs`.
             margin: Share of every limit that the multipliers leave free, in [0, 1): they move
                 after the costs do, and a policy that narrows fast is ahead of them (our choice).
             cost_gamma: Discount of the cost critics.

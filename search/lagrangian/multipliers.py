@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Constraints", "Multipliers", "PidGains", "Rule"]
+__all__ = ["Constraints", "Multipliers", "PidGains", "Rule", "held_costs"]
 
 Rule = Literal["lagrange", "pid"]
 
@@ -169,3 +169,28 @@ class Multipliers:
         return np.asarray(
             gains.proportional * self._proportional + self._integral + gains.derivative * rise
         )
+
+
+def held_costs(
+    costs: NDArray[np.float64], limits: NDArray[np.float64], deviations: float
+) -> NDArray[np.float64]:
+    """What the multipliers hold at the limits, so that most episodes keep them (our choice).
+
+    It is the mean cost plus some standard deviations. Where costs are spread so widely that this
+    exceeds a limit although no episode does, something else cuts them off there, such as
+    candidates moved to keep it; the mean is enough then.
+
+    Args:
+        costs: Of N finished episodes, [N, B].
+        limits: Of the costs, [B].
+        deviations: How many standard deviations, at least 0.
+
+    Returns:
+        float64 [B]; not-a-number without an episode.
+    """
+    if not len(costs):
+        return np.full(costs.shape[1], np.nan)
+    mean = costs.mean(axis=0)
+    most = mean + deviations * costs.std(axis=0)
+    cut_off = (costs.max(axis=0) <= limits) & (most > limits)
+    return np.asarray(np.where(cut_off, mean, most))

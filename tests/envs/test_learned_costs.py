@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prunetune.envs.believed import BelievedCosts
 from prunetune.envs.budget import minimum_widths
 from prunetune.envs.costs import MeasuredCost
 from prunetune.envs.learned_costs import LearnedCost, Past
 from prunetune.envs.one_step import OneStepVectorEnv
 from prunetune.envs.problem import PruningProblem
+from prunetune.envs.projection import CandidateMap
 from prunetune.envs.settle import settle
 
 from .structures import chain, problem
@@ -116,9 +118,49 @@ def test_a_cost_that_never_changes_is_predicted_as_it_is() -> None:
     np.testing.assert_allclose(model.predict(_drawn(5, 10)), 0.7)
 
 
+def test_whether_a_cost_grows_with_the_widths_is_learned_too() -> None:
+    seen = _drawn(120, 15)
+    assert LearnedCost(seen, _padded(seen), SIZES).grows
+    assert not LearnedCost(seen, _odd(seen), SIZES).grows
+    assert not LearnedCost(seen, -_padded(seen), SIZES).grows
+
+
 def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningProblem:
-    asked = problem(chain(SIZES.tolist()), budgets, costs=(MeasuredCost("odd"),))
-    return dataclasses.replace(asked, past=lambda: Past(seen, {"odd": _odd(seen)}))
+    costs = (MeasuredCost("odd"), MeasuredCost("padded"))
+    asked = problem(chain(SIZES.tolist()), budgets, costs=costs)
+    past = Past(seen, {"odd": _odd(seen), "padded": _padded(seen)})
+    return dataclasses.replace(asked, past=lambda: past)
+
+
+@pytest.mark.parametrize("limit", [0.35, 0.5, 0.8])
+def test_candidates_are_scaled_to_a_learned_cost_that_grows(limit: float) -> None:
+    asked = _with_past({"padded": limit}, _drawn(150, 16))
+    mapping, limits = CandidateMap(asked), np.full((30, 1), limit)
+    actions = np.random.default_rng(17).uniform(-0.6, 0.6, (30, mapping.size))
+    costs = _padded(mapping.widths(actions, limits, BelievedCosts(asked)))
+    block = 1 / np.ceil(SIZES / 8).sum()
+    # One factor may take several groups over the edges of their blocks at once.
+    assert (costs <= limit).all() and (costs > limit - 3 * block).all()
+    assert (_padded(mapping.widths(actions, limits)) > limit).any()
+
+
+def test_what_no_width_keeps_does_not_leave_one_unit_everywhere() -> None:
+    asked = _with_past({"flops": 0.5, "padded": 0.01}, _drawn(150, 18))
+    loose = _with_past({"flops": 0.5, "padded": 1.0}, _drawn(150, 18))
+    mapping, actions = CandidateMap(asked), np.zeros((1, 4))
+    narrowest = mapping.widths(actions, np.array([[0.5, 0.01]]), BelievedCosts(asked))
+    assert (_padded(narrowest) <= 3 / np.ceil(SIZES / 8).sum()).all()
+    expected = CandidateMap(loose).widths(actions, np.array([[0.5, 1.0]]))
+    widths = CandidateMap(loose).widths(actions, np.array([[0.5, 1.0]]), BelievedCosts(loose))
+    np.testing.assert_array_equal(widths, expected)
+
+
+def test_unscaled_candidates_are_not_scaled_to_learned_costs_either() -> None:
+    asked = _with_past({"padded": 0.5}, _drawn(150, 19))
+    mapping, limits = CandidateMap(asked, scaled=False), np.full((5, 1), 0.5)
+    actions = np.random.default_rng(20).uniform(-1, 1, (5, mapping.size))
+    widths = mapping.widths(actions, limits, BelievedCosts(asked))
+    np.testing.assert_array_equal(widths, mapping.widths(actions, limits))
 
 
 @settings(max_examples=8, deadline=None)
@@ -129,19 +171,19 @@ def test_settled_candidates_keep_their_limits_and_hardly_move(seed: int) -> None
     drawn = _drawn(40, seed)
     widths = drawn[flops.fraction(drawn) <= 0.5][:8]
     limits = np.repeat([[0.5, 0.1]], len(widths), axis=0)
-    settled = settle(asked, widths, limits)
+    settled = settle(asked, BelievedCosts(asked), widths, limits)
     assert (_odd(settled) == 0).all()
     assert (flops.fraction(settled) <= 0.5).all()
     assert (np.abs(settled - widths) <= 3).all()
     assert (settled >= minimum_widths(asked.structure)).all() and (settled <= SIZES).all()
     # What keeps all limits stays as it is.
-    np.testing.assert_array_equal(settle(asked, settled, limits), settled)
+    np.testing.assert_array_equal(settle(asked, BelievedCosts(asked), settled, limits), settled)
 
 
 def test_without_a_past_nothing_settles() -> None:
     asked = problem(chain(SIZES.tolist()), {"odd": 0.1}, costs=(MeasuredCost("odd"),))
-    widths = _drawn(5, 12)
-    np.testing.assert_array_equal(settle(asked, widths, np.full((5, 1), 0.1)), widths)
+    widths, limits = _drawn(5, 12), np.full((5, 1), 0.1)
+    np.testing.assert_array_equal(settle(asked, BelievedCosts(asked), widths, limits), widths)
 
 
 @pytest.mark.parametrize("learn", [True, False])

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.search.lagrangian.multipliers import Constraints, Multipliers, PidGains
+from prunetune.search.lagrangian.multipliers import (
+    Constraints,
+    Multipliers,
+    PidGains,
+    held_costs,
+)
 
 COSTS = st.lists(st.lists(st.floats(0, 2), min_size=2, max_size=2), min_size=1, max_size=12)
 LIMITS = (0.5, 1.0)
@@ -119,3 +124,15 @@ def test_constraints_that_make_no_sense_are_refused(options: dict[str, object]) 
     given = {"limits": LIMITS, "names": ("a", "b"), **options}
     with pytest.raises(ValueError):
         Constraints(**given)  # type: ignore[arg-type]
+
+
+def test_most_episodes_are_held_at_the_limit_unless_they_are_cut_off_there() -> None:
+    limits = np.array([1.0, 1.0, 1.0, 1.0])
+    cut_off = [0.6, 0.6, 1.0, 1.0]
+    costs = np.array([cut_off, [0.6, 0.6, 1.0, 1.1], [0.2, 0.2, 0.3, 0.3], [2.0, 2.0, 2.0, 2.0]]).T
+    means, spreads = costs.mean(axis=0), costs.std(axis=0)
+    expected = means + 1.6 * spreads
+    expected[0] = means[0]
+    np.testing.assert_allclose(held_costs(costs, limits, 1.6), expected)
+    np.testing.assert_allclose(held_costs(costs, limits, 0.0), means)
+    assert np.isnan(held_costs(costs[:0], limits, 1.6)).all()
