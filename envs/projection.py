@@ -23,11 +23,10 @@ class CandidateMap:
 
     The first G numbers of an action say how much of each group stays: -1 is the minimum width, 0
     what the start keeps and +1 the full width, linear in between. The start is the uniform
-    candidate of the limits or, where sensitivities are given and a budget is tabulated, what they
-    allocate. Where a budget is tabulated there is one number more, the spending: the proportions
-    are scaled, all by one factor, until the tabulated cost nearest to its limit spends 94 %
-    (action -1), 99 % (0) or 104 % (+1) of it (our choice). Nothing holds it below 100 %: that is
-    the agent's to learn.
+    candidate of the limits or, where sensitivities are given, what they allocate. Where a budget
+    is tabulated there is one number more, the spending: the proportions are scaled, all by one
+    factor, until the tabulated cost nearest to its limit spends 94 % (action -1), 99 % (0) or
+    104 % (+1) of it (our choice). Nothing holds it below 100 %: that is the agent's to learn.
 
     Without this scaling most of an agent's noise would move costs instead of comparing
     proportions at equal cost. Costs that only an evaluation reveals are scaled to as soon as they
@@ -47,7 +46,7 @@ class CandidateMap:
         sensitivity: Sensitivity | None = None,
     ) -> None:
         self._problem = problem
-        self._sensitivity = sensitivity if len(problem.limits) else None
+        self._sensitivity = sensitivity
         self._starts: dict[bytes, NDArray[np.float64]] = {}
         self._full = problem.structure.sizes
         self._minimum = minimum_widths(problem.structure, problem.smallest)

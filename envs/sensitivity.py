@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,41 +51,55 @@ class Sensitivity:
     Attributes:
         losses: For every group the loss at each width, float64 [G, size of the largest + 1];
             columns above a group's size are 0, column 0 is infinite.
+        costs: For the budgets on costs that only an evaluation reveals, by name, what each group
+            adds to the cost at each width, fractions of dense of the same shape.
     """
 
     losses: NDArray[np.float64]
+    costs: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def fit(
-        cls, problem: PruningProblem, widths: NDArray[np.int64], rewards: NDArray[np.float64]
+        cls,
+        problem: PruningProblem,
+        widths: NDArray[np.int64],
+        rewards: NDArray[np.float64],
+        costs: NDArray[np.float64] | None = None,
     ) -> Sensitivity:
         """Read the losses off evaluated candidates.
 
         Losses are linear between the widths that were asked for, and below the narrowest of a
-        group they grow twice as fast as they did before it (our choice).
+        group they grow twice as fast as they did before it (our choice). Costs are linear between
+        them, too, and go on below the narrowest as before it.
 
         Args:
             problem: What is searched.
             widths: From :func:`narrowings`, int64 [K, G].
             rewards: Of these candidates, float64 [K].
+            costs: Of these candidates and all budgets, float64 [K, B].
         """
         sizes = problem.structure.sizes
-        dense = rewards[0]
-        losses = np.zeros((len(sizes), int(sizes.max()) + 1))
+        shape = (len(sizes), int(sizes.max()) + 1)
+        losses = np.zeros(shape)
         for group, size in enumerate(sizes):
-            mine = widths[:, group] < size
-            points = {int(size): 0.0}
-            points |= dict(
-                zip(widths[mine, group].tolist(), (dense - rewards[mine]).tolist(), strict=True)
-            )
+            points = _changes(widths, rewards[0] - rewards, group, int(size))
             losses[group, : size + 1] = _convex(points, int(size))
-        return cls(losses)
+        measured = {} if costs is None else dict(zip(problem.limited, costs.T, strict=True))
+        tables = {}
+        for cost, values in measured.items():
+            if not cost.tabulated:
+                table = tables[cost.name] = np.zeros(shape)
+                for group, size in enumerate(sizes):
+                    points = _changes(widths, values - values[0], group, int(size))
+                    table[group, : size + 1] = values[0] / len(sizes) + _linear(points, int(size))
+        return cls(losses, tables)
 
     def allocate(self, problem: PruningProblem, limits: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The widths that lose least, by the losses of single groups, within tabulated budgets.
+        """The widths that lose least, by the losses of single groups, within the budgets.
 
         Units are given up one at a time, each where the reward lost for the cost saved is least,
-        until every tabulated budget is met.
+        until every tabulated budget is met, and every other one if what groups add to its cost
+        could be added up.
 
         Args:
             problem: Its structure and budgets.
@@ -98,30 +114,58 @@ class Sensitivity:
 
     def _allocate(self, problem: PruningProblem, limits: NDArray[np.float64]) -> NDArray[np.int64]:
         minimum = minimum_widths(problem.structure, problem.smallest)
-        budgets = [
-            (cost, limit)
-            for cost, limit in zip(problem.limited, limits, strict=True)
-            if cost.tabulated
-        ]
+        budgets = []
+        for cost, limit in zip(problem.limited, limits, strict=True):
+            if cost.tabulated:
+                budgets.append((cost.fraction, limit))
+            elif cost.name in self.costs:
+                added_up = partial(self._added_up, cost.name)
+                # A limit that narrowing does not lead to would leave one unit of everything.
+                if added_up(minimum[None])[0] <= limit:
+                    budgets.append((added_up, limit))
         widths = problem.structure.sizes.copy()
         groups = np.arange(len(widths))
         steps = np.eye(len(widths), dtype=np.int64)
         while True:
-            shares = [float(cost.fraction(widths[None])[0]) / limit for cost, limit in budgets]
+            shares = [float(fraction(widths[None])[0]) / limit for fraction, limit in budgets]
             exceeded = [
-                (cost, limit, share)
-                for (cost, limit), share in zip(budgets, shares, strict=True)
+                (fraction, limit, share)
+                for (fraction, limit), share in zip(budgets, shares, strict=True)
                 if share > 1
             ]
             wider = widths > minimum
             if not exceeded or not wider.any():
                 return widths
             narrower = np.maximum(widths - steps, minimum)
-            saved = sum(share - cost.fraction(narrower) / limit for cost, limit, share in exceeded)
+            saved = sum(share - fraction(narrower) / limit for fraction, limit, share in exceeded)
             lost = self.losses[groups, widths - wider] - self.losses[groups, widths]
             # A peak of memory falls only when several groups have given way: any step is a start.
             price = np.where(wider, lost / np.maximum(saved, 1e-12), np.inf)
             widths[int(price.argmin())] -= 1
+
+    def _added_up(self, name: str, widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(self.costs[name][np.arange(widths.shape[1]), widths].sum(axis=1))
+
+
+def _changes(
+    widths: NDArray[np.int64], changes: NDArray[np.float64], group: int, size: int
+) -> dict[int, float]:
+    """What narrowing one group alone changed, by its width."""
+    mine = widths[:, group] < size
+    narrowed = zip(widths[mine, group].tolist(), changes[mine].tolist(), strict=True)
+    return {size: 0.0, **dict(narrowed)}
+
+
+def _linear(points: dict[int, float], size: int) -> NDArray[np.float64]:
+    """Linear between the points and below the least of them, float64 [size + 1]."""
+    known = sorted(points)
+    if len(known) > 1 and known[0] > 0:
+        first, second = known[:2]
+        slope = (points[second] - points[first]) / (second - first)
+        points = {**points, 0: points[first] - slope * first}
+        known.insert(0, 0)
+    curve = np.interp(np.arange(size + 1), known, [points[width] for width in known])
+    return np.asarray(curve, dtype=np.float64)
 
 
 def _convex(points: dict[int, float], size: int) -> NDArray[np.float64]:

@@ -103,12 +103,20 @@ def save_artifact(
 def load_artifact(folder: Path) -> Artifact:
     """Rebuild a pruned network: the dense one by name, slimmed as described, its weights loaded.
 
+    The network is in evaluation mode, and all its parameters can be trained on.
+
     Args:
         folder: An artifact's folder.
 
     Raises:
         PruneTuneError: If the folder is not an artifact, or was changed since.
     """
+    # Tracing needs gradients, which tensors made in inference mode never have.
+    with torch.inference_mode(mode=False):
+        return _rebuild(folder)
+
+
+def _rebuild(folder: Path) -> Artifact:
     description = _read_description(folder)
     try:
         spec = description["network"]
@@ -130,7 +138,7 @@ def load_artifact(folder: Path) -> Artifact:
                 f"The artifact {folder} does not keep 1 to {group.size} units of {group.name} as "
                 "its widths say; its pruning.json was changed."
             )
-    slimmed = slim(network, groups, units)
+    slimmed = slim(network, groups, units).requires_grad_(True)
     load_weights(slimmed, folder / WEIGHTS)
     return Artifact(slimmed.eval(), description, groups, tuple(len(chosen) for chosen in units))
 

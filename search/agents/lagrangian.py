@@ -40,12 +40,13 @@ class LagrangianAgent(Agent):
     :class:`~prunetune.envs.projection.CandidateMap`), costs are shares of their limits, and the
     Lagrangian's advantages are ranked. Deciding ``in-order``, the policy walks the groups and sees
     which one it is at (see :class:`~prunetune.envs.pruning_env.PruningEnv`). Where a default is
-    ``None``, it depends on that; docs/agents.md has the figures that decided.
+    ``None``, it depends on that and on whether a budget is tabulated; docs/agents.md has the
+    figures that decided.
 
     Deciding together, its first iteration narrows one group at a time, and the policy starts from
     the widths that these sensitivities allocate (:class:`~prunetune.envs.sensitivity.Sensitivity`).
-    That takes at most a fifth of its evaluations; where they are too few for it, where no budget
-    is tabulated, or with ``start: uniform`` the policy starts from the uniform candidate.
+    That takes at most a fifth of its evaluations; where they are too few for it, or with
+    ``start: uniform``, the policy starts from the uniform candidate.
 
     Args:
         problem: What is searched.
@@ -127,6 +128,7 @@ class LagrangianAgent(Agent):
             raise ValueError(f"start must be one of {', '.join(get_args(Start))}, not {start!r}")
         settings = PolicySettings.decided(
             decide,
+            tabulated=len(problem.limits) > 0,
             candidates=candidates,
             env_runners=env_runners,
             scaled=scaled,
@@ -211,7 +213,8 @@ class LagrangianAgent(Agent):
 
     def _ask_sensitivity(self) -> Iteration:
         outcome = self.problem.judge(self._narrowed)
-        self._sensitivity = Sensitivity.fit(self.problem, self._narrowed, outcome.rewards)
+        narrowed, rewards, costs = self._narrowed, outcome.rewards, outcome.costs
+        self._sensitivity = Sensitivity.fit(self.problem, narrowed, rewards, costs)
         self._algorithm = self._build()
         return Iteration(self._narrowed, outcome)
 

@@ -64,12 +64,13 @@ class PolicySettings:
     margin: float
 
     @classmethod
-    def decided(cls, decide: Decide, **given: Any) -> PolicySettings:
+    def decided(cls, decide: Decide, tabulated: bool, **given: Any) -> PolicySettings:
         """The settings for a way to decide.
 
         Args:
             decide: "together" or "in-order".
-            given: Any of the others; what is ``None`` or left out depends on ``decide``.
+            tabulated: Whether a budget is on a tabulated cost, which candidates are scaled to.
+            given: Any of the others; what is ``None`` or left out depends on these two.
 
         Raises:
             ValueError: If there is no such way to decide.
@@ -77,7 +78,8 @@ class PolicySettings:
         if decide not in _DEFAULTS:
             raise ValueError(f"decide must be one of {', '.join(_DEFAULTS)}, not {decide!r}")
         chosen = {name: value for name, value in given.items() if value is not None}
-        settings = dataclasses.replace(_DEFAULTS[decide], **chosen)
+        defaults = _MEASURED if decide == "together" and not tabulated else _DEFAULTS[decide]
+        settings = dataclasses.replace(defaults, **chosen)
         return dataclasses.replace(settings, final_std=min(settings.std, settings.final_std))
 
     @property
@@ -108,6 +110,8 @@ _TOGETHER = PolicySettings(
     deviations=1.6,
     margin=0.005,
 )
+# Costs that are not scaled to differ by a lot, so that small multipliers move them.
+_MEASURED = dataclasses.replace(_TOGETHER, multiplier_learning_rate=5.0, multiplier_damping=5.0)
 # What is best depends on how the agent decides; see docs/agents.md.
 _IN_ORDER = dataclasses.replace(
     _TOGETHER,

@@ -27,12 +27,11 @@ def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[
         evaluations: Of the search, of which they take at most a fifth.
 
     Returns:
-        int64 [K, G]; K is 0 where that is not enough for one width per group, or where no budget
-        is tabulated, so that nothing can be allocated.
+        int64 [K, G]; K is 0 where that is not enough for one width per group.
     """
     groups = len(problem.structure.groups)
     steps = min(_MOST_STEPS, (int(_SHARE * evaluations) - 1) // groups)
-    if steps < 1 or not len(problem.limits):
+    if steps < 1:
         return np.zeros((0, groups), dtype=np.int64)
     return narrowings(problem, steps)
 
@@ -50,8 +49,7 @@ class SensitivityAgent(BlackBoxAgent):
         allocations: Number of limits, evenly spaced from the budgets' own down to nine tenths.
 
     Raises:
-        SpecError: If no budget is on a tabulated cost, or the evaluations do not suffice for one
-            width of every group.
+        SpecError: If the evaluations do not suffice for one width of every group.
     """
 
     name = "sensitivity"
@@ -63,9 +61,8 @@ class SensitivityAgent(BlackBoxAgent):
         self._narrowed = affordable_narrowings(problem, evaluations)
         if not len(self._narrowed):
             raise SpecError(
-                "The agent 'sensitivity' needs a budget whose cost is known before an evaluation, "
-                f"and evaluations of at least {5 * (1 + len(problem.structure.groups))} here; "
-                "raise them or take another agent."
+                "The agent 'sensitivity' needs evaluations of at least "
+                f"{5 * (1 + len(problem.structure.groups))} here; raise them or take another agent."
             )
         super().__init__(problem, seed, evaluations, candidates=len(self._narrowed))
         self._allocations = allocations
@@ -81,7 +78,7 @@ class SensitivityAgent(BlackBoxAgent):
         """See `BlackBoxAgent.tell`."""
         if self._sensitivity is not None:
             return
-        self._sensitivity = Sensitivity.fit(self.problem, widths, outcome.rewards)
+        self._sensitivity = Sensitivity.fit(self.problem, widths, outcome.rewards, outcome.costs)
         shares = np.linspace(1.0, 0.9, self._allocations)
         front = self.problem.front
         limits = front if len(front) > 1 else shares[:, None] * front

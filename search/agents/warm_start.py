@@ -27,7 +27,8 @@ __all__ = [
 CHECKPOINT = "lagrangian-ppo"
 """Folder of RLlib's checkpoint inside a trial's."""
 
-_SENSITIVITY = "sensitivity.npy"
+_SENSITIVITY = "sensitivity.npz"
+_COST = "cost:"
 
 _TUNE = "tune"
 _MODULE = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID, "module_state.pkl")
@@ -37,13 +38,20 @@ _STANDARD_DEVIATION = "log_std"
 def write_sensitivity(folder: Path, sensitivity: Sensitivity | None) -> None:
     """Keep, in a checkpoint, what a policy started from; nothing where it started uniformly."""
     if sensitivity is not None:
-        np.save(folder / _SENSITIVITY, sensitivity.losses)
+        costs = {_COST + name: table for name, table in sensitivity.costs.items()}
+        np.savez(folder / _SENSITIVITY, allow_pickle=False, losses=sensitivity.losses, **costs)
 
 
 def read_sensitivity(folder: Path) -> Sensitivity | None:
     """What `write_sensitivity` kept."""
     path = folder / _SENSITIVITY
-    return Sensitivity(np.load(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with np.load(path) as kept:
+        costs = {
+            name.removeprefix(_COST): kept[name] for name in kept.files if name.startswith(_COST)
+        }
+        return Sensitivity(kept["losses"], costs)
 
 
 @dataclass(frozen=True)

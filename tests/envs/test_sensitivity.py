@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.budget import minimum_widths
-from prunetune.envs.costs import table_costs
+from prunetune.envs.costs import MeasuredCost, table_costs
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.projection import CandidateMap
 from prunetune.envs.sensitivity import Sensitivity, narrowings
-from prunetune.models.structure import Structure
+from prunetune.models.structure import Structure, Widths
+from prunetune.rewards.evaluation import Evaluation
 
 from .structures import chain, problem, structures
 
 
 def _fitted(asked: PruningProblem, steps: int) -> Sensitivity:
     widths = narrowings(asked, steps)
-    return Sensitivity.fit(asked, widths, asked.judge(widths).rewards)
+    outcome = asked.judge(widths)
+    return Sensitivity.fit(asked, widths, outcome.rewards, outcome.costs)
 
 
 def test_one_group_is_narrowed_at_a_time() -> None:
@@ -71,6 +75,47 @@ def test_what_is_allocated_loses_hardly_more_than_the_best_candidate_there_is() 
     uniform = asked.judge(asked.width_map.uniform[None]).rewards[0]
     assert reward.feasible.all()
     assert best - reward.rewards[0] < 0.15 * (best - uniform)
+
+
+SIZES = np.array([12, 16, 10])
+
+
+def _measured(limit: float, slopes: Sequence[float]) -> PruningProblem:
+    """A problem whose only budget is on a measured cost, a sum of shares of the groups."""
+    asked = problem(chain(SIZES.tolist()), {"own": limit}, costs=(MeasuredCost("own"),))
+    evaluate = asked.evaluate
+
+    def with_cost(candidates: Sequence[Widths]) -> list[Evaluation]:
+        answers = zip(candidates, evaluate(candidates), strict=True)
+        return [
+            dataclasses.replace(answer, costs={"own": float(np.dot(slopes, widths / SIZES))})
+            for widths, answer in answers
+        ]
+
+    return dataclasses.replace(asked, evaluate=with_cost)
+
+
+def test_costs_that_only_an_evaluation_reveals_are_allocated_by_what_groups_add_to_them() -> None:
+    asked = _measured(0.45, [0.5, 0.2, 0.3])
+    every = np.array(list(itertools.product(*(range(1, size + 1) for size in SIZES))))
+    outcome = asked.judge(every)
+    best = outcome.rewards[outcome.feasible].max()
+    uniform = asked.judge(np.array([[5, 7, 4]]))
+    allocated = asked.judge(_fitted(asked, 8).allocate(asked, np.array([[0.45]])))
+    assert allocated.feasible.all() and uniform.feasible.all()
+    assert allocated.costs[0, 0] > 0.9 * 0.45
+    # Units are whole, and these groups have few of them.
+    assert best - allocated.rewards[0] < 0.3 * (best - uniform.rewards[0])
+
+
+def test_only_groups_that_a_measured_cost_turns_on_give_way_to_it() -> None:
+    asked = _measured(0.1, [0.0, 0.5, 0.0])
+    assert _fitted(asked, 4).allocate(asked, asked.front).tolist() == [[12, 3, 10]]
+
+
+def test_a_limit_that_narrowing_does_not_lead_to_leaves_all_units() -> None:
+    asked = dataclasses.replace(_measured(0.45, [-0.5, 1.8, -0.3]), smallest=0.9)
+    assert _fitted(asked, 4).allocate(asked, asked.front).tolist() == [SIZES.tolist()]
 
 
 @settings(max_examples=30, deadline=None)

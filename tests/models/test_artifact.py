@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_reloaded_network_gives_the_same_outputs_without_pickle(
         "model.safetensors",
         "pruning.json",
     ]
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_network_reloads_where_gradients_are_off(
+    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    saved = _write(tmp_path)
+    images = torch.randn(5, *_SHAPE)
+    with mode():
+        artifact = load_artifact(tmp_path)
+        assert torch.equal(artifact.network(images), saved(images))
+    assert all(each.requires_grad for each in artifact.network.parameters())
 
 
 def test_verification_reports_what_was_counted(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from prunetune.envs.problem import PruningProblem
+from prunetune.envs.sensitivity import Sensitivity
 from prunetune.errors import SpecError
 from prunetune.search.agents.lagrangian import LagrangianAgent
+from prunetune.search.agents.warm_start import read_sensitivity, write_sensitivity
 from prunetune.search.checkpoints import TrialProgress, seal_checkpoint
 from prunetune.search.problem_spec import ProblemSpec
 from prunetune.search.spec import SearchSpec
@@ -179,3 +181,13 @@ def test_the_run_is_meant_relative_to_the_spec(tmp_path: Path) -> None:
     )
     spec: SearchSpec = load_spec(tmp_path / "spec.yaml")
     assert spec.agent.parameters["init_from"] == str(tmp_path / "runs" / "a")
+
+
+def test_what_a_policy_started_from_is_kept_exactly(tmp_path: Path) -> None:
+    tables = np.random.default_rng(0).normal(size=(2, 3, 9))
+    write_sensitivity(tmp_path, Sensitivity(tables[0], {"/a/costs.py:own": tables[1]}))
+    kept = read_sensitivity(tmp_path)
+    assert kept is not None and list(kept.costs) == ["/a/costs.py:own"]
+    np.testing.assert_array_equal([kept.losses, kept.costs["/a/costs.py:own"]], tables)
+    write_sensitivity(tmp_path / "uniform", None)
+    assert read_sensitivity(tmp_path / "uniform") is None
