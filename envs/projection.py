@@ -114,22 +114,20 @@ def rescale(
     problem: PruningProblem,
     fractions: NDArray[np.float64],
     limits: NDArray[np.float64] | None = None,
-    believed: BelievedCosts | None = None,
 ) -> NDArray[np.int64]:
-    """Scale candidates by the largest common factor with which they meet the budgets.
+    """Scale candidates by the largest common factor with which they meet the tabulated budgets.
 
     Args:
-        problem: Its budgets; where no cost of theirs can be scaled to nothing is scaled.
+        problem: Its budgets; where none is tabulated nothing is scaled.
         fractions: Of the units of each group, in [0, 1], float64 [N, G].
         limits: As for :func:`common_factor`.
-        believed: As for :func:`common_factor`.
 
     Returns:
         Units kept, int64 [N, G].
     """
-    if not len(problem.limits) and (believed is None or not believed.growing):
+    if not len(problem.limits):
         return _scaled(problem, fractions, np.ones(len(fractions)))
-    return _scaled(problem, fractions, common_factor(problem, fractions, limits, believed))
+    return _scaled(problem, fractions, common_factor(problem, fractions, limits))
 
 
 def common_factor(
@@ -182,26 +180,22 @@ def _filled(
     would hold back all others. From there on it stays as it is, and the others grow on, unit by
     unit in the order in which one factor would reach them (our choice).
     """
-    factors = common_factor(problem, fractions, limits, believed)
-    widths = _scaled(problem, fractions, factors)
-    sizes = problem.structure.sizes
-    rows = np.arange(len(widths))
-    # Growing by half a unit rounds to the next one.
-    next_factor = (widths + 0.5) / np.maximum(fractions * sizes, 1e-9)
-    next_factor[widths >= sizes] = np.inf
-    while np.isfinite(next_factor).any():
-        group = next_factor.argmin(axis=1)
+    widths = _scaled(problem, fractions, common_factor(problem, fractions, limits, believed))
+    sizes, rows = problem.structure.sizes, np.arange(len(widths))
+    growing = np.ones(widths.shape, dtype=np.bool_)
+    while True:
+        # Half a unit more is rounded up.
+        factors = (widths + 0.5) / np.maximum(fractions * sizes, 1e-9)
+        factors = np.where(growing & (widths < sizes), factors, np.inf)
+        group = factors.argmin(axis=1)
+        possible = np.isfinite(factors[rows, group])
+        if not possible.any():
+            return widths
         wider = widths.copy()
-        wider[rows, group] = np.minimum(wider[rows, group] + 1, sizes[group])
-        kept = problem.limits.keep(wider, limits) & believed.keep(wider, limits)
-        going = kept & np.isfinite(next_factor[rows, group])
-        widths = np.where(going[:, None], wider, widths)
-        next_factor[rows, group] = np.where(
-            going & (widths[rows, group] < sizes[group]),
-            (widths[rows, group] + 0.5) / np.maximum(fractions[rows, group] * sizes[group], 1e-9),
-            np.inf,
-        )
-    return widths
+        wider[rows, group] += possible
+        kept = possible & problem.limits.keep(wider, limits) & believed.keep(wider, limits)
+        widths = np.where(kept[:, None], wider, widths)
+        growing[rows, group] = kept
 
 
 def _scaled(
