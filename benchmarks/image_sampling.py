@@ -31,6 +31,7 @@ from _common import (
 from numpy.typing import NDArray
 from prunetune.models import PruningTask, Widths
 from prunetune.models.batchnorm import recalibrate_batchnorm
+from prunetune.models.fusion import cast_network
 from prunetune.rewards import Batch, EvaluatorSpec, build_evaluator
 from prunetune.rewards.accuracy import Accuracy, Loss
 from prunetune.rewards.agreement import Agreement
@@ -92,7 +93,9 @@ class Outputs:
         found: dict[str, list[Values]] = {measure.name: [] for measure in _MEASURES}
         for widths in candidates:
             with torch.inference_mode():
-                network = self.evaluator.builder.slim(widths, "quick")
+                # A copy: what a slim network shares with the dense one must stay.
+                slimmed = self.evaluator.builder.slim(widths, "quick")
+                network = cast_network(slimmed, "fp32", torch.device("cpu"))
                 recalibrate_batchnorm(network, [self.task.calibration[:128]])
                 batch = Batch(self._logits(network), self.task.validation.labels, self._dense)
             for measure in _MEASURES:

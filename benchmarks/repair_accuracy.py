@@ -35,6 +35,7 @@ from prunetune.models import (
 )
 from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.candidates import CandidateBuilder
+from prunetune.models.fusion import cast_network
 from prunetune.models.structure import Widths
 from prunetune.rewards.evaluator import EvaluatorSpec
 from torch import Tensor, nn
@@ -76,9 +77,12 @@ def build(builder: CandidateBuilder, images: Tensor, widths: Widths, repair: str
         return builder.build(widths, repair)
     if repair in ("light", "full"):
         return builder.slim(widths, "light" if repair == "light" else "full")
-    network = builder.slim(widths, "quick" if repair == "quick" else "none")
-    if repair != "none":
-        recalibrate_batchnorm(network, [images])
+    if repair == "none":
+        return builder.slim(widths, "none")
+    slimmed = builder.slim(widths, "quick" if repair == "quick" else "none")
+    # A copy: what a slim network shares with the dense one must stay.
+    network = cast_network(slimmed, "fp32", torch.device("cpu"))
+    recalibrate_batchnorm(network, [images])
     return network
 
 

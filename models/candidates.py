@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .batchnorm import recalibrate_batchnorm
+from .fusion import Precision, resolve_precision
 from .repair.block import BlockRepair
 from .repair.full import FULL, LIGHT, Effort, FullRepair
 from .repair.quick import QuickRepair
@@ -39,10 +40,17 @@ class CandidateBuilder:
     Args:
         task: The task.
         statistics: Its statistics.
+        precision: That light and full repair run candidates in, on the processor; ``auto`` and
+            ``bf16`` take bf16 where the processor computes with it.
     """
 
-    def __init__(self, task: PruningTask, statistics: TaskStatistics) -> None:
+    def __init__(
+        self, task: PruningTask, statistics: TaskStatistics, precision: Precision = "auto"
+    ) -> None:
         self._task = task
+        # Candidates are repaired on the processor, wherever they are evaluated.
+        asked: Precision = "fp32" if precision == "fp32" else "auto"
+        self._precision = resolve_precision(asked, torch.device("cpu"))
         self.statistics = statistics
         self._quick = QuickRepair(
             task.network, statistics.moments, statistics.norms, statistics.input_rankings()
@@ -98,6 +106,10 @@ class CandidateBuilder:
     def _full_repair(self, effort: Effort) -> FullRepair:
         if effort not in self._by_effort:
             self._by_effort[effort] = FullRepair(
-                self._task.network, self._task.calibration, self.statistics.moments, effort
+                self._task.network,
+                self._task.calibration,
+                self.statistics.moments,
+                effort,
+                self._precision,
             )
         return self._by_effort[effort]

@@ -36,7 +36,7 @@ from .validation_images import ValidationImages, place_images
 __all__ = ["REFERENCE_WIDTHS", "CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
-_VERSION = "2"
+_VERSION = "3"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
 
@@ -253,7 +253,6 @@ def build_evaluator(
     if spec.images is not None:
         check_count(spec.images, len(task.validation), _leading(measures))
     statistics = gather_statistics(task, spec.criterion, seed, progress)
-    builder = CandidateBuilder(task, statistics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(spec.precision, device)
     if spec.precision == "auto" and precision == "bf16":
@@ -264,6 +263,7 @@ def build_evaluator(
                 "candidates are evaluated in fp32."
             )
             precision = "fp32"
+    builder = CandidateBuilder(task, statistics, precision)
     return CandidateEvaluator(task, spec, builder, measures, device, precision, seed)
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..fusion import cast_network
 from ..layers import is_depthwise, norms_after
 from ..slimming import KeptChannels, shallow_copy
 from .moments import LayerMoments
 from .patches import channels_at, layer_patches
-from .quick import covariance_with_ridge
+from .ridge import ridge_regression
 from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["FULL", "LIGHT", "Effort", "FullRepair"]
 
 # Beyond this many columns a layer keeps the weights of quick repair.
 _MOST_COLUMNS = 2400
-_RIDGE = 1e-3
-_GRAM_BLOCK = 96
 # A BatchNorm scale below this share of the layer's largest one cannot be divided by.
 _LEAST_SCALE = 1e-3
 
@@ -71,6 +71,8 @@ class FullRepair:
         images: Calibration images, float32 [N, C, H, W], run as one batch.
         moments: Moments of what readers of groups read in the dense network, by layer name.
         effort: What a repair may cost.
+        precision: That the slim network runs in, ``fp32`` or ``bf16``; regressions are in float32
+            and float64.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class FullRepair:
         images: Tensor,
         moments: Mapping[str, LayerMoments],
         effort: Effort = FULL,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self._network = network
         self._moments = moments
         self._effort = effort
+        self._precision = precision
         images = images[: effort.images].to(memory_format=torch.channels_last)
-        self._images = images
+        self._images = images.bfloat16() if precision == "bf16" else images
         self._norms = norms_after(network, images[:2])
         layers = [
             name
@@ -108,9 +112,13 @@ class FullRepair:
             A network that shares nothing that was refitted with ``slimmed``.
         """
         repaired = shallow_copy(slimmed, lambda name, module: _own_copy(module))
+        running = repaired
+        if self._precision != "fp32":
+            running = cast_network(repaired, self._precision, torch.device("cpu"))
         _Refit(
             self._network,
             repaired,
+            running,
             kept,
             self._norms,
             self._targets,
@@ -126,20 +134,23 @@ class _Refit:
     def __init__(
         self,
         dense: nn.Module,
-        network: nn.Module,
+        repaired: nn.Module,
+        running: nn.Module,
         kept: KeptChannels,
         norms: dict[str, str],
         targets: DenseTargets,
         moments: Mapping[str, LayerMoments],
         effort: Effort,
     ) -> None:
-        self._network = network
+        self._network = running
         self._norms = norms
         self._targets = targets
         self._moments = moments
         self._trust = effort.trust
         self._inputs = {name: inputs for name, (_, inputs) in kept.items() if inputs is not None}
-        self._modules = dict(network.named_modules())
+        self._modules = dict(repaired.named_modules())
+        # What is run: the same modules, or copies in another precision that are kept up to date.
+        self._running = dict(running.named_modules())
         self._outputs = {
             name: torch.from_numpy(outputs)
             for name, (outputs, _) in kept.items()
@@ -160,9 +171,9 @@ class _Refit:
         """Refit all layers in place."""
         handles = []
         for name in self._active:
-            layer = self._modules[name]
+            layer = self._running[name]
             if name in self._targets.sums:
-                last = self._modules[self._norms[name]] if name in self._norms else layer
+                last = self._running[self._norms[name]] if name in self._norms else layer
                 inputs_of: dict[str, Tensor] = {}
                 handles.append(layer.register_forward_pre_hook(self._keep_input(name, inputs_of)))
                 handles.append(last.register_forward_hook(self._wait(name, inputs_of)))
@@ -203,11 +214,11 @@ class _Refit:
             wanted = self._kept_columns(name, self._targets.sums[name])
             layer = self._modules[name]
             assert isinstance(layer, nn.Conv2d | nn.Linear)
-            wanted = wanted - channels_at(layer, shortcut, self._targets.sites[name])
+            wanted = wanted - channels_at(layer, shortcut, self._targets.sites[name]).float()
             self._solve(name, inputs, self._before_norm(name, wanted))
-            output = self._modules[name].forward(inputs)
+            output = self._running[name].forward(inputs)
             if name in self._norms:
-                output = self._modules[self._norms[name]].forward(output)
+                output = self._running[self._norms[name]].forward(output)
             return output + shortcut
         return None
 
@@ -236,7 +247,7 @@ class _Refit:
         columns = weight[0].numel()
         if columns > _MOST_COLUMNS:
             return
-        patches = layer_patches(layer, inputs, self._targets.sites[name])
+        patches = layer_patches(layer, inputs, self._targets.sites[name]).float()
         metrics = [self._dense_metric(name, part) for part in range(parts)]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
@@ -244,7 +255,7 @@ class _Refit:
         for part in range(parts):
             vectors = patches[:, part * columns : (part + 1) * columns]
             rows = slice(part * len(weight) // parts, (part + 1) * len(weight) // parts)
-            fitted, offset = _ridge_regression(
+            fitted, offset = ridge_regression(
                 vectors,
                 wanted[:, rows],
                 weight[rows].reshape(-1, columns),
@@ -260,6 +271,14 @@ class _Refit:
             assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
             assert norm.running_mean is not None
             norm.running_mean.copy_(self._means[name] - torch.cat(offsets))
+        self._update_running(name)
+
+    def _update_running(self, name: str) -> None:
+        """Give a refitted layer's values to what is run, where that is another module."""
+        for each in (name, self._norms.get(name)):
+            if each is not None and self._running[each] is not self._modules[each]:
+                for key, value in self._modules[each].state_dict().items():
+                    self._running[each].state_dict()[key].copy_(value)
 
     def _dense_metric(self, name: str, part: int) -> Tensor | None:
         """The trusted covariance of a layer's kept columns, float32 [D, D]."""
@@ -283,42 +302,6 @@ class _Refit:
 def _running_mean(norm: nn.Module) -> Tensor:
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
     return norm.running_mean
-
-
-def _ridge_regression(
-    vectors: Tensor, wanted: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Weights [outputs, D] near ``prior`` and offsets [outputs] that map vectors to ``wanted``.
-
-    Leaving ``prior`` costs a ridge and, where given, ``metric`` [D, D] per squared change.
-    """
-    mean_in = vectors.mean(dim=0) if intercept else vectors.new_zeros(vectors.shape[1])
-    mean_out = wanted.mean(dim=0) if intercept else wanted.new_zeros(wanted.shape[1])
-    # Products of float32 accumulate enough digits; the solve itself needs float64.
-    centred = vectors - mean_in
-    covariance = _gram(centred).double() / len(vectors)
-    cross = (centred.mT @ (wanted - mean_out)).double() / len(vectors)
-    missed = cross - covariance @ prior.mT.double()
-    regular = covariance_with_ridge(covariance, _RIDGE)
-    if metric is not None:
-        regular = regular + metric
-    change = torch.cholesky_solve(missed, torch.linalg.cholesky(regular)).mT.float()
-    weight = prior + change
-    return weight, mean_out - weight @ mean_in
-
-
-def _gram(vectors: Tensor) -> Tensor:
-    """``vectors.mT @ vectors`` [D, D], computing each pair of column blocks once."""
-    columns = vectors.shape[1]
-    if columns <= _GRAM_BLOCK:
-        return vectors.mT @ vectors
-    product = vectors.new_empty(columns, columns)
-    for start in range(0, columns, _GRAM_BLOCK):
-        rows = slice(start, start + _GRAM_BLOCK)
-        block = vectors[:, rows].mT @ vectors[:, start:]
-        product[rows, start:] = block
-        product[start:, rows] = block.mT
-    return product
 
 
 def _own_copy(module: nn.Module) -> nn.Module | None:

@@ -116,6 +116,24 @@ def test_the_way_a_sum_is_written_makes_no_difference() -> None:
         assert relative_error(other, outputs[0]) <= 1e-4
 
 
+@pytest.mark.parametrize("effort", [_QUICKER, LIGHT], ids=["full", "light"])
+@pytest.mark.parametrize("name", sorted(OWN_NETWORKS))
+def test_running_in_bf16_changes_little_of_what_repair_brings(name: str, effort: Effort) -> None:
+    network, groups = traced_own(name)
+    images = images_for(groups, 64)
+    quick, exact = _repairs(network, groups, images, effort)
+    rounded = FullRepair(network, images, exact._moments, effort, "bf16")
+    kept = _half(groups)
+    channels = kept_channels(network, groups, kept)
+    slimmed = slim(network, groups, kept)
+    quick.apply(slimmed, channels)
+    with torch.no_grad():
+        wanted, found = (each.apply(slimmed, channels) for each in (exact, rounded))
+        assert {value.dtype for value in found.parameters()} == {torch.float32}
+        brought = relative_error(wanted(images), slimmed(images))
+        assert relative_error(found(images), wanted(images)) <= 0.02 + 0.1 * brought
+
+
 class _OneSum(nn.Module):
     """A residual sum right before linear outputs, so that its fit can be solved by hand."""
 
