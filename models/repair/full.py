@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..fusion import cast_network
 from ..layers import is_depthwise, norms_after
 from ..slimming import KeptChannels, shallow_copy
-from .moments import LayerMoments
+from .moments import LayerMoments, gather_moments
 from .patches import channels_at, layer_patches
 from .ridge import ridge_regression
 from .targets import DenseTargets, ObserveSums, gather_targets
@@ -33,19 +33,16 @@ class Effort:
     Attributes:
         images: Calibration images to run, from the first on; None for all.
         rows: Places per layer that are regressed on, at most.
-        every_layer: Whether layers are refitted that read no slimmed group, but whose inputs
-            earlier layers have changed.
         trust: How much the dense network's moments count, against the places seen.
     """
 
     images: int | None
     rows: int
-    every_layer: bool
     trust: float
 
 
-FULL = Effort(images=None, rows=16_000, every_layer=True, trust=0.03)
-LIGHT = Effort(images=128, rows=2_000, every_layer=False, trust=0.3)
+FULL = Effort(images=None, rows=16_000, trust=0.03)
+LIGHT = Effort(images=128, rows=2_000, trust=1.0)
 
 
 class FullRepair:
@@ -56,7 +53,7 @@ class FullRepair:
     that adds to a residual stream gets the dense network's sum minus the slim network's shortcut as
     target, so that errors of earlier blocks are corrected too. Each regression shrinks towards the
     weights W' that quick repair left, by a ridge and, where the dense network's moments of the
-    layer's input are known, by what they say of a change,
+    layer's patches are known, by what they say of a change,
 
         E_slim |y - V z - b|^2 + trust E_dense |(V - W') x|^2 + ridge |V - W'|^2,
 
@@ -69,7 +66,8 @@ class FullRepair:
     Args:
         network: The dense network.
         images: Calibration images, float32 [N, C, H, W], run as one batch.
-        moments: Moments of what readers of groups read in the dense network, by layer name.
+        moments: Moments of what layers read in the dense network, by layer name; those of other
+            layers are gathered from the images.
         effort: What a repair may cost.
         precision: That the slim network runs in, ``fp32`` or ``bf16``; regressions are in float32
             and float64.
@@ -84,9 +82,9 @@ class FullRepair:
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self._network = network
-        self._moments = moments
         self._effort = effort
         self._precision = precision
+        all_images = images
         images = images[: effort.images].to(memory_format=torch.channels_last)
         self._images = images.bfloat16() if precision == "bf16" else images
         self._norms = norms_after(network, images[:2])
@@ -99,6 +97,9 @@ class FullRepair:
         self._targets: DenseTargets = gather_targets(
             network, layers, self._norms, images, effort.rows
         )
+        self._moments = dict(moments)
+        if unknown := [name for name in layers if name not in moments]:
+            self._moments.update(gather_moments(network, unknown, all_images))
 
     @torch.no_grad()
     def apply(self, slimmed: nn.Module, kept: KeptChannels) -> nn.Module:
@@ -162,9 +163,7 @@ class _Refit:
         }
         # Before the first slimmed layer the slim network computes what the dense one does.
         first = next((i for i, name in enumerate(targets.order) if name in kept), 0)
-        self._active = {
-            name for name in targets.order[first:] if effort.every_layer or name in self._inputs
-        }
+        self._active = set(targets.order[first:])
         self._waiting: dict[int, tuple[str, Tensor, Tensor]] = {}
 
     def run(self, images: Tensor) -> None:
