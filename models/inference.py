@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -288,7 +287,8 @@ def _drop_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
 
 def _hollow_copy(module: nn.Module) -> nn.Module:
     """A module tree with the same children, in dictionaries of its own."""
-    duplicate = copy.copy(module)
+    # Not copy.copy: that of an fx.GraphModule compiles it anew and keeps the source for ever.
+    duplicate: nn.Module = object.__new__(type(module))
     duplicate.__dict__ = dict(module.__dict__)
     duplicate._modules = {
         name: None if child is None else (_hollow_copy(child) if child._modules else child)

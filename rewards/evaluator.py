@@ -51,8 +51,9 @@ class EvaluatorSpec(BaseModel):
         criterion: Ranks the channels inside a group: one of ``CRITERIA``, or the user's own
             ``module:Class`` or ``path/to/file.py:Class``.
         repair: How the layers that read slimmed groups are corrected for each candidate: ``none``,
-            ``quick``, ``light`` (nearer to ``full``, for 1.4 times the time, on ResNet-56; worse
-            than ``quick`` where layers read thousands of columns, as VGG-16's) or ``full``.
+            ``quick``, ``light`` (ranks candidates of residual networks as ``full`` does, for about
+            twice the time of ``quick``; worse than ``quick`` where layers read thousands of
+            columns, as VGG-16's) or ``full``.
         precision: ``auto`` takes bf16 where the processor computes with it and the dense
             network's accuracy stays within 0.2 points.
         recalibration: Calibration images that BatchNorm statistics are re-estimated on. With

@@ -139,3 +139,11 @@ def test_preparing_changes_neither_the_candidate_nor_the_plan() -> None:
         plan.prepare(folded)(images)
         assert torch.equal(folded(images), before)
         assert relative_error(plan.prepare(dense)(images), expected) <= 1e-5
+
+
+def test_candidates_share_what_was_compiled() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 20, 3))
+    plan = plan_inference(network)
+    assert plan is not None
+    # torch.fx gives every graph module that it compiles a class of its own, and keeps its source.
+    assert type(plan.prepare(network)) is type(plan.prepare(network))
