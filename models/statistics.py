@@ -124,6 +124,11 @@ def gather_statistics(
         orders = [chosen.rank(group, evidence) for group in groups]
         stored = _as_tensors(groups.groups, orders, moments)
         _write(path, stored, progress)
+    # Gathered or read, tensors lie in memory alike: some processors round by where numbers lie, and
+    # a resumed search must see what the first one saw.
+    stored = {
+        key: each.clone(memory_format=torch.contiguous_format) for key, each in stored.items()
+    }
     moments = stored_moments(_section(stored, _MOMENTS))
     by_name = _section(stored, _ORDERS)
     return TaskStatistics(
