@@ -70,6 +70,26 @@ def test_one_input_channel_gives_the_same_in_bf16() -> None:
     torch.testing.assert_close(fused.float(), plain.float(), atol=0.02, rtol=0.02)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 8, 13, 16])
+@pytest.mark.parametrize("size", [4, 8, 16, 32])
+def test_bf16_reads_nothing_that_earlier_tensors_left_behind(width: int, size: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(13, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 20, 3, padding=1)
+    )
+    plan = plan_inference(network)
+    assert plan is not None
+    images = _channels_last(torch.randn(8, 13, size, size))
+    prepared = plan.prepare(cast_network(network, "bf16", _CPU))
+    with torch.no_grad():
+        expected = network(images)
+        for left_behind in (3e38, -5.0, 1e3):
+            for memory in [torch.full((size**5,), left_behind) for size in range(2, 17)]:
+                del memory
+            outputs = prepared(images.bfloat16()).float()
+            assert relative_error(outputs, expected) <= 2e-2
+
+
 def test_a_shortcut_computed_later_is_added() -> None:
     class Late(nn.Module):
         def __init__(self) -> None:
