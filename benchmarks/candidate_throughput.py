@@ -3,7 +3,7 @@
     python benchmarks/candidate_throughput.py --networks resnet20 resnet56 vgg16bn --rounds 7
 
 Every round draws new widths near the target FLOPs, so that no cache knows them, and hands them to
-all contenders in turn; all run the same validation images in batches of 100 on one thread:
+all contenders in turn; all run the same validation images in batches of 200 on one thread:
 
 * ``amc``: the dense network with the removed channels set to zero, float32, full cost (the protocol
   of He et al. 2018, arXiv 1802.03494; its least-squares step is not counted).
@@ -50,7 +50,7 @@ from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from torch import Tensor, nn
 
-_BATCH = 100
+_BATCH = 200
 _BASELINES = ("amc", "torch-pruning")
 _MATRIX = 2048
 _FORWARD = "forward pass"

@@ -30,7 +30,6 @@ from _common import (
 )
 from numpy.typing import NDArray
 from prunetune.models import PruningTask, Widths
-from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.fusion import cast_network
 from prunetune.rewards import Batch, EvaluatorSpec, build_evaluator
 from prunetune.rewards.accuracy import Accuracy, Loss
@@ -86,6 +85,7 @@ class Outputs:
     def __init__(self, task: PruningTask, evaluator: CandidateEvaluator) -> None:
         self.task = task
         self.evaluator = evaluator
+        self._finish = evaluator.builder.finish("quick", task.calibration[:128])
         self._dense = self._logits(task.network)
 
     def values(self, candidates: list[Widths]) -> dict[str, Values]:
@@ -96,7 +96,7 @@ class Outputs:
                 # A copy: what a slim network shares with the dense one must stay.
                 slimmed = self.evaluator.builder.slim(widths, "quick")
                 network = cast_network(slimmed, "fp32", torch.device("cpu"))
-                recalibrate_batchnorm(network, [self.task.calibration[:128]])
+                self._finish(network, widths)
                 batch = Batch(self._logits(network), self.task.validation.labels, self._dense)
             for measure in _MEASURES:
                 found[measure.name].append(measure.per_image(batch).double().numpy())

@@ -6,12 +6,13 @@
 Repairs: ``none`` slims and nothing else; ``recalibration`` re-estimates BatchNorm statistics too;
 ``quick``, ``light`` and ``full`` are the product's. Accuracy is over all test images, which no
 repair sees. Seconds are those of one candidate, one thread, without what is done once per task:
-``quick`` with slimming and recalibration, ``light`` and ``full`` with slimming.
+``quick`` with slimming and alignment, ``light`` and ``full`` with slimming.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,12 +34,11 @@ from prunetune.models import (
     PruningTask,
     gather_statistics,
 )
-from prunetune.models.batchnorm import recalibrate_batchnorm
-from prunetune.models.candidates import CandidateBuilder
+from prunetune.models.candidates import CandidateBuilder, Finish, Repair
 from prunetune.models.fusion import cast_network
 from prunetune.models.structure import Widths
 from prunetune.rewards.evaluator import EvaluatorSpec
-from torch import Tensor, nn
+from torch import nn
 
 REPAIRS = ("none", "recalibration", "quick", "light", "full", "block")
 
@@ -64,12 +64,14 @@ class Row:
     timing: Timing
 
 
-def build(builder: CandidateBuilder, images: Tensor, widths: Widths, repair: str) -> nn.Module:
+def build(
+    builder: CandidateBuilder, finish: Mapping[str, Finish], widths: Widths, repair: str
+) -> nn.Module:
     """The network of a candidate after one of ``REPAIRS``, for reading only.
 
     Args:
         builder: Of the task.
-        images: For recalibration, float32 [N, C, H, W].
+        finish: What follows ``none`` and ``quick``.
         widths: Of the candidate.
         repair: Which.
     """
@@ -79,10 +81,10 @@ def build(builder: CandidateBuilder, images: Tensor, widths: Widths, repair: str
         return builder.slim(widths, "light" if repair == "light" else "full")
     if repair == "none":
         return builder.slim(widths, "none")
-    slimmed = builder.slim(widths, "quick" if repair == "quick" else "none")
+    asked: Repair = "quick" if repair == "quick" else "none"
     # A copy: what a slim network shares with the dense one must stay.
-    network = cast_network(slimmed, "fp32", torch.device("cpu"))
-    recalibrate_batchnorm(network, [images])
+    network = cast_network(builder.slim(widths, asked), "fp32", torch.device("cpu"))
+    finish[asked](network, widths)
     return network
 
 
@@ -94,15 +96,17 @@ def rows_of(
     images = task.calibration[: options.recalibration]
     structure = statistics.groups.structure
     builder = CandidateBuilder(task, statistics)
+    asked: tuple[Repair, ...] = ("none", "quick")
+    finish = {repair: builder.finish(repair, images) for repair in asked}
     for repair in set(options.repairs) - {"block"}:
         # What is done once per task: factorisations, and targets from the dense network.
-        build(builder, images, uniform_widths(structure, 1.0), repair)
+        build(builder, finish, uniform_widths(structure, 1.0), repair)
     rows = []
     for width in options.widths:
         candidate = uniform_widths(structure, width)
         flops = int(structure.flops(candidate)) / structure.dense_flops
         for repair in options.repairs:
-            network, timing = timed(partial(build, builder, images, candidate, repair))
+            network, timing = timed(partial(build, builder, finish, candidate, repair))
             found = measured_accuracy(network, statistics.norms, test, options.precision)
             rows.append(Row(criterion, width, flops, repair, found, timing))
             print(

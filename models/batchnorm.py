@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["recalibrate_batchnorm"]
+__all__ = ["estimating_statistics", "recalibrate_batchnorm"]
 
 
 @torch.no_grad()
@@ -23,21 +24,33 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
         network: Left in evaluation mode. Without BatchNorm, nothing happens.
         batches: Normalised images [N, C, H, W] of equal N, on the network's device.
     """
+    with estimating_statistics(network):
+        for images in batches:
+            network(images)
+
+
+@contextmanager
+def estimating_statistics(network: nn.Module) -> Iterator[None]:
+    """While it lasts, BatchNorm normalises with each batch's statistics and averages them.
+
+    Args:
+        network: Left in evaluation mode, with the averages as running means and variances; without
+            a forward pass in between they are 0 and 1.
+    """
     norms = [
         module
         for module in network.modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
     ]
     network.eval()
-    if not norms:
-        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for images in batches:
-        network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()

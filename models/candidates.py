@@ -1,15 +1,17 @@
-"""Building the network of a candidate: slim, repair, recalibrate."""
+"""Building the network of a candidate: slim, repair, recalibrate or align."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .batchnorm import recalibrate_batchnorm
-from .fusion import Precision, resolve_precision
+from .fusion import Precision, place_images, resolve_precision
+from .repair.align import Alignment
 from .repair.block import BlockRepair
 from .repair.full import FULL, LIGHT, Effort, FullRepair
 from .repair.quick import QuickRepair
@@ -18,7 +20,7 @@ from .statistics import TaskStatistics
 from .structure import Widths
 from .task import PruningTask
 
-__all__ = ["CandidateBuilder", "FinalRepair", "Repair", "is_recalibrated"]
+__all__ = ["CandidateBuilder", "FinalRepair", "Finish", "Repair"]
 
 Repair = Literal["none", "quick", "light", "full"]
 """What is fast enough for every candidate of a search, or nearly."""
@@ -26,12 +28,11 @@ Repair = Literal["none", "quick", "light", "full"]
 FinalRepair = Literal["full", "block"]
 """What the best candidates of a search get."""
 
+Finish = Callable[[nn.Module, Widths], None]
+"""Changes a slim network of these widths in place; see :meth:`CandidateBuilder.finish`."""
+
+_CPU = torch.device("cpu")
 _EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
-
-
-def is_recalibrated(repair: Repair | FinalRepair) -> bool:
-    """Whether BatchNorm statistics are re-estimated after a repair, which does not set them."""
-    return repair not in (*_EFFORTS, "block")
 
 
 class CandidateBuilder:
@@ -56,6 +57,7 @@ class CandidateBuilder:
             task.network, statistics.moments, statistics.norms, statistics.input_rankings()
         )
         self._by_effort: dict[Effort, FullRepair] = {}
+        self._finish: dict[Repair, Finish] = {}
 
     def slim(self, widths: Widths, repair: Repair) -> nn.Module:
         """The slim network, repaired but not recalibrated, sharing what did not change.
@@ -83,18 +85,57 @@ class CandidateBuilder:
         Args:
             widths: Units kept per group.
             repair: As for :meth:`slim`, or ``block``: full repair, then block by block (see
-                :class:`BlockRepair`). After ``none`` and ``quick`` BatchNorm statistics are
-                re-estimated on all calibration images; the others set them themselves.
+                :class:`BlockRepair`). After ``none`` and ``quick`` follows what :meth:`finish`
+                does, on all calibration images.
         """
         if repair == "block":
             network = self._block_repaired(widths)
         else:
             network = copy.deepcopy(self.slim(widths, repair))
-        network.requires_grad_(True)
-        if is_recalibrated(repair):
+            # What can be trained must not come out of inference mode.
             with torch.inference_mode(False):
-                recalibrate_batchnorm(network, [self._task.calibration])
+                if repair not in self._finish:
+                    self._finish[repair] = self.finish(repair, self._task.calibration)
+                self._finish[repair](network, widths)
+        network.requires_grad_(True)
         return network
+
+    def finish(
+        self,
+        repair: Repair,
+        images: Tensor,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: torch.device = _CPU,
+    ) -> Finish:
+        """What has to follow :meth:`slim` before a candidate can be evaluated.
+
+        After ``none`` that is recalibration of BatchNorm, after ``quick`` :class:`Alignment`, and
+        after the others nothing.
+
+        Args:
+            repair: As for :meth:`slim`.
+            images: Calibration images, float32 [N, C, H, W], run as one batch.
+            precision: Of the candidates.
+            device: Theirs.
+
+        Returns:
+            Called with a candidate, whose BatchNorm layers and classifier are its own, and its
+            widths; changes it in place.
+        """
+        placed = place_images(images, precision, device)
+        if repair == "none":
+            return lambda network, widths: recalibrate_batchnorm(network, [placed])
+        if repair != "quick":
+            return lambda network, widths: None
+        statistics = self.statistics
+        alignment = Alignment(self._task.network, statistics.norms, images, device)
+
+        def align(network: nn.Module, widths: Widths) -> None:
+            kept = statistics.kept_units(widths)
+            channels = kept_channels(self._task.network, statistics.groups, kept)
+            alignment.apply(network, channels, placed)
+
+        return align
 
     def _block_repaired(self, widths: Widths) -> nn.Module:
         statistics = self.statistics

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .slimming import shallow_copy
 
-__all__ = ["Precision", "cast_network", "fold_batchnorm", "resolve_precision"]
+__all__ = ["Precision", "cast_network", "fold_batchnorm", "place_images", "resolve_precision"]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -66,6 +66,13 @@ def cast_network(
         return shallow_copy(duplicate, cast) if module._modules else duplicate
 
     return cast("", network) or shallow_copy(network, cast)
+
+
+def place_images(
+    images: Tensor, precision: Literal["fp32", "bf16"], device: torch.device
+) -> Tensor:
+    """Images [N, C, H, W] as a network that was cast reads them."""
+    return images.to(device, _DTYPES[precision], memory_format=torch.channels_last)
 
 
 def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The evaluator: slim, repair, recalibrate, one forward pass, all measures and costs."""
+"""The evaluator: slim, repair, align, one forward pass, all measures and costs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from ..models.batchnorm import recalibrate_batchnorm
-from ..models.candidates import CandidateBuilder, FinalRepair, Repair, is_recalibrated
+from ..models.candidates import CandidateBuilder, FinalRepair, Repair
 from ..models.fusion import Precision, cast_network, fold_batchnorm, resolve_precision
 from ..models.groups import ChannelGroups
 from ..models.inference import plan_inference
@@ -31,12 +30,12 @@ from .measure import Batch, Measure
 from .own_costs import OwnCosts, relative_costs, standalone_copy
 from .registry import DEFAULT_MEASURES, MeasureSpec, make_measures
 from .sampling import Sample, anticipated_deviations, check_count, draw_sample
-from .validation_images import ValidationImages, place_images
+from .validation_images import ValidationImages
 
 __all__ = ["REFERENCE_WIDTHS", "CandidateEvaluator", "EvaluatorSpec", "build_evaluator"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
-_VERSION = "4"
+_VERSION = "5"
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_DIFFERENCE = 0.002
 
@@ -56,8 +55,9 @@ class EvaluatorSpec(BaseModel):
             columns, as VGG-16's) or ``full``.
         precision: ``auto`` takes bf16 where the processor computes with it and the dense
             network's accuracy stays within 0.2 points.
-        recalibration: Calibration images that BatchNorm statistics are re-estimated on. With
-            fewer, accuracy on ResNet-56 depends on which images they are by up to 2 points.
+        recalibration: Calibration images that BatchNorm statistics are re-estimated on, and quick
+            repair is aligned on. With fewer, accuracy on ResNet-56 depends on which images they
+            are by up to 2 points.
         images: Validation images that every candidate is evaluated on; all when left out. With
             fewer, accuracy, loss and agreement are unbiased estimates of their values on all
             images, and every evaluation says their standard errors. The images are drawn by the
@@ -102,9 +102,8 @@ class CandidateEvaluator:
         self._spec = spec
         self._measures = measures
         self._device = device
-        self._recalibration = place_images(
-            task.calibration[: spec.recalibration], precision, device
-        )
+        images = task.calibration[: spec.recalibration]
+        self._finish = builder.finish(spec.repair, images, precision, device)
         self._validation = ValidationImages.of(task, precision, device)
         self._own_costs = OwnCosts(spec.costs, task.example_input)
         self.key = _key(task, spec, precision, seed, self._own_costs)
@@ -152,7 +151,7 @@ class CandidateEvaluator:
         return self._measure(folded, tuple(widths), own, start)
 
     def build(self, widths: Widths, repair: Repair | FinalRepair | None = None) -> nn.Module:
-        """A float32 network of its own, for finalists, recalibrated on all calibration images.
+        """A float32 network of its own, for finalists, finished on all calibration images.
 
         Args:
             widths: Units kept per group.
@@ -165,11 +164,10 @@ class CandidateEvaluator:
         return list(self.builder.statistics.kept_units(widths))
 
     def _slim(self, widths: Widths) -> tuple[nn.Module, nn.Module]:
-        """A candidate as the builder makes it, and the same cast and recalibrated."""
+        """A candidate as the builder makes it, and the same cast and finished."""
         slimmed = self.builder.slim(widths, self._spec.repair)
         network = cast_network(slimmed, self.precision, self._device)
-        if is_recalibrated(self._spec.repair):
-            recalibrate_batchnorm(network, [self._recalibration])
+        self._finish(network, widths)
         return slimmed, network
 
     def _fit(self, dense: nn.Module) -> None:

@@ -86,12 +86,13 @@ def standalone_copy(slimmed: nn.Module, evaluated: nn.Module) -> nn.Module:
 
     Args:
         slimmed: The slim, repaired network.
-        evaluated: The same after casting and recalibration; its BatchNorm layers are in float32.
+        evaluated: The same after casting and finishing, which changes BatchNorm layers, in float32,
+            and linear layers.
     """
     with torch.inference_mode(False):
         own = copy.deepcopy(slimmed).eval()
         for name, module in evaluated.named_modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Linear):
                 state = {key: value.cpu().clone() for key, value in module.state_dict().items()}
                 own.get_submodule(name).load_state_dict(state)
     return own

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..models.fusion import place_images
 from ..models.task import PruningTask
 from .sampling import Sample
 
-__all__ = ["ValidationImages", "place_images"]
+__all__ = ["ValidationImages"]
 
-_CPU_BATCH, _GPU_BATCH = 100, 1000
+_GPU_BATCH = 1000
+# Calls cost more than memory where images are small.
+_CPU_BATCH, _CPU_BATCH_SMALL, _SMALL_PIXELS = 100, 200, 32 * 32
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,16 @@ class ValidationImages:
     sample: Sample | None = None
 
     @classmethod
-    def of(cls, task: PruningTask, precision: str, device: torch.device) -> ValidationImages:
-        """All of a task's, in ``precision`` ``fp32`` or ``bf16``."""
-        size = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
+    def of(
+        cls, task: PruningTask, precision: Literal["fp32", "bf16"], device: torch.device
+    ) -> ValidationImages:
+        """All of a task's, in the precision of candidates."""
+        images = task.validation.images
+        size = _CPU_BATCH if images[0, 0].numel() > _SMALL_PIXELS else _CPU_BATCH_SMALL
+        if device.type == "cuda":
+            size = _GPU_BATCH
         return cls(
-            tuple(place_images(p, precision, device) for p in task.validation.images.split(size)),
+            tuple(place_images(part, precision, device) for part in images.split(size)),
             tuple(labels.to(device) for labels in task.validation.labels.split(size)),
         )
 
@@ -54,9 +63,3 @@ class ValidationImages:
             stop = start + len(labels)
             yield None if self.sample is None else self.sample[start:stop]
             start = stop
-
-
-def place_images(images: Tensor, precision: str, device: torch.device) -> Tensor:
-    """Images ``[N, C, H, W]`` as candidates read them."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return images.to(device=device, dtype=dtype, memory_format=torch.channels_last)
