@@ -147,7 +147,7 @@ class SearchSpec(BaseModel):
             ``full``.
             The best candidates are always fully repaired, or better (``finetune.repair``).
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
-        recalibration: Images that re-estimate BatchNorm statistics of every candidate.
+        recalibration: Images that every candidate is recalibrated or aligned on.
         images: Validation images that every candidate is evaluated on, drawn by the seed, with
             standard errors recorded; all of them when left out. Finalists always see all.
         measures: What is recorded of every candidate.

@@ -18,9 +18,9 @@ from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["Alignment"]
 
-_ROWS = 2_000
+_ROWS = 4_000
 # How far a scale goes from what recalibration gives to least squares.
-_SHARE = 0.5
+_SHARE = 0.75
 # Of the classifier, as a share of the mean variance of what it reads, for each column per image.
 _RIDGE = 0.6
 _LEAST_VARIANCE = 1e-12
@@ -36,7 +36,7 @@ class Alignment:
     - Every BatchNorm gets the statistics of these images (recalibration).
     - Where its output u adds to a residual stream, it is scaled and shifted per channel to
       a u + b. The target is the dense network's sum minus the slim network's shortcut: b gives it
-      the target's mean, and a is halfway from 1 to least squares.
+      the target's mean, and a is three quarters of the way from 1 to least squares.
     - The linear layer that gives the network's output is regressed to the dense network's output,
       with a ridge towards the weights it has.
 
@@ -134,7 +134,7 @@ class _Pass:
             sites = self._targets.sites[name]
             wanted = self._kept_columns(name, self._targets.sums[name])
             wanted = wanted - channels_at(layer, shortcut, sites).float()
-            scale, shift = _halfway(channels_at(layer, summand, sites).float(), wanted)
+            scale, shift = _affine_fit(channels_at(layer, summand, sites).float(), wanted)
             norm = self._modules[self._norms[name]]
             norm.weight.mul_(scale)
             norm.bias.mul_(scale).add_(shift)
@@ -164,8 +164,8 @@ class _Pass:
         return values if outputs is None else values[:, torch.from_numpy(outputs)]
 
 
-def _halfway(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift per column, halfway from none to the least squares of ``wanted``."""
+def _affine_fit(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift per column, three quarters of the way to the least squares of ``wanted``."""
     mean_given, mean_wanted = given.mean(dim=0), wanted.mean(dim=0)
     centred = given - mean_given
     variance = centred.square().mean(dim=0)
