@@ -24,18 +24,21 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
         network: Left in evaluation mode. Without BatchNorm, nothing happens.
         batches: Normalised images [N, C, H, W] of equal N, on the network's device.
     """
-    with estimating_statistics(network):
-        for images in batches:
+    with estimating_statistics(network) as norms:
+        for images in batches if norms else ():
             network(images)
 
 
 @contextmanager
-def estimating_statistics(network: nn.Module) -> Iterator[None]:
+def estimating_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
     """While it lasts, BatchNorm normalises with each batch's statistics and averages them.
 
     Args:
         network: Left in evaluation mode, with the averages as running means and variances; without
             a forward pass in between they are 0 and 1.
+
+    Yields:
+        The layers that average.
     """
     norms = [
         module
@@ -49,7 +52,7 @@ def estimating_statistics(network: nn.Module) -> Iterator[None]:
         norm.momentum = None
         norm.train()
     try:
-        yield
+        yield norms
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -122,11 +122,11 @@ class CandidateBuilder:
             Called with a candidate, whose BatchNorm layers and classifier are its own, and its
             widths; changes it in place.
         """
+        if repair not in ("none", "quick"):
+            return lambda network, widths: None
         placed = place_images(images, precision, device)
         if repair == "none":
             return lambda network, widths: recalibrate_batchnorm(network, [placed])
-        if repair != "quick":
-            return lambda network, widths: None
         statistics = self.statistics
         alignment = Alignment(self._task.network, statistics.norms, images, device)
 

@@ -58,6 +58,12 @@ def random_kept(groups: ChannelGroups, seed: int) -> Kept:
     ]
 
 
+def half_kept(groups: ChannelGroups, seed: int = 0) -> Kept:
+    """A random half of every group."""
+    draw = np.random.default_rng(seed)
+    return [np.sort(draw.permutation(size)[: max(1, size // 2)]) for size in groups.sizes]
+
+
 def widths_of(kept: Kept) -> tuple[int, ...]:
     return tuple(len(units) for units in kept)
 

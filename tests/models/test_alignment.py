@@ -21,6 +21,7 @@ from .networks import (
     OWN_NETWORKS,
     Kept,
     SmallNet,
+    half_kept,
     images_for,
     randomise,
     relative_error,
@@ -43,11 +44,6 @@ def _quickly_repaired(
     slimmed = slim(network, groups, kept)
     QuickRepair(network, moments, norms_after(network, images[:2])).apply(slimmed, channels)
     return cast_network(slimmed, "fp32", _CPU), channels
-
-
-def _half(groups: ChannelGroups, seed: int = 0) -> Kept:
-    draw = np.random.default_rng(seed)
-    return [np.sort(draw.permutation(size)[: max(1, size // 2)]) for size in groups.sizes]
 
 
 def _calibrated(style: str) -> tuple[nn.Module, ChannelGroups, Tensor]:
@@ -87,7 +83,7 @@ def test_whatever_the_network_outputs_come_nearer_to_the_dense_ones(
     recalibrated, aligned = 0.0, 0.0
     fresh = images_for(groups, 64, seed=1)
     for seed in range(3):
-        slimmed, channels = _quickly_repaired(network, groups, images, _half(groups, seed))
+        slimmed, channels = _quickly_repaired(network, groups, images, half_kept(groups, seed))
         chosen = "bf16" if precision == "bf16" else "fp32"
         own = cast_network(slimmed, chosen, _CPU)
         alignment.apply(own, channels, place_images(images, chosen, _CPU))
@@ -105,7 +101,7 @@ def test_the_way_a_sum_is_written_makes_no_difference() -> None:
     outputs = []
     for style in ("plain", "swapped", "in place", "discarded"):
         network, groups, images = _calibrated(style)
-        slimmed, channels = _quickly_repaired(network, groups, images, _half(groups))
+        slimmed, channels = _quickly_repaired(network, groups, images, half_kept(groups))
         norms = norms_after(network, images[:2])
         Alignment(network, norms, images).apply(slimmed, channels, images)
         with torch.no_grad():

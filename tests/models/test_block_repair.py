@@ -18,6 +18,7 @@ from .networks import (
     OWN_NETWORKS,
     Kept,
     SharedLayers,
+    half_kept,
     images_for,
     randomise,
     relative_error,
@@ -41,11 +42,6 @@ def _fully_repaired(
     return FullRepair(network, images, moments, FULL).apply(slimmed, channels), channels
 
 
-def _half(groups: ChannelGroups) -> Kept:
-    draw = np.random.default_rng(0)
-    return [np.sort(draw.permutation(size)[: max(1, size // 2)]) for size in groups.sizes]
-
-
 def _network(name: str, scope: str) -> tuple[nn.Module, ChannelGroups, Tensor]:
     torch.manual_seed(0)
     network = OWN_NETWORKS[name]()
@@ -58,7 +54,7 @@ def _errors(name: str, scope: str) -> tuple[float, float]:
     """Squared errors on fresh images, after full and after block repair."""
     network, groups, images = _network(name, scope)
     fresh = torch.randn(128, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    full, channels = _fully_repaired(network, groups, images, _half(groups))
+    full, channels = _fully_repaired(network, groups, images, half_kept(groups))
     block = BlockRepair(network, images, _LONGER).apply(full, channels)
     with torch.no_grad():
         wanted = network(fresh)
@@ -95,7 +91,7 @@ def test_with_everything_kept_the_network_is_unchanged(name: str) -> None:
 
 def test_no_other_network_is_touched_and_a_seed_gives_the_same_again() -> None:
     network, groups, images = _network("SmallNet", "all")
-    full, channels = _fully_repaired(network, groups, images, _half(groups))
+    full, channels = _fully_repaired(network, groups, images, half_kept(groups))
     dense_before, full_before = weights_of(network), weights_of(full)
     with torch.inference_mode():
         first = BlockRepair(network, images, seed=3).apply(full, channels)
@@ -112,7 +108,7 @@ def test_no_other_network_is_touched_and_a_seed_gives_the_same_again() -> None:
 
 def test_statistics_of_batchnorm_stay() -> None:
     network, groups, images = _network("SmallNet", "inner")
-    full, channels = _fully_repaired(network, groups, images, _half(groups))
+    full, channels = _fully_repaired(network, groups, images, half_kept(groups))
     repaired = BlockRepair(network, images, _LONGER).apply(full, channels)
     before = full.state_dict()
     for name, value in repaired.state_dict().items():
@@ -122,7 +118,7 @@ def test_statistics_of_batchnorm_stay() -> None:
 
 def test_a_block_that_would_get_worse_keeps_its_weights() -> None:
     network, groups, images = _network("SmallNet", "inner")
-    full, channels = _fully_repaired(network, groups, images, _half(groups))
+    full, channels = _fully_repaired(network, groups, images, half_kept(groups))
     hurried = BlockSchedule(epochs=2, learning_rate=1e3)
     repaired = BlockRepair(network, images, hurried).apply(full, channels)
     assert same_weights(repaired, weights_of(full))
@@ -131,7 +127,7 @@ def test_a_block_that_would_get_worse_keeps_its_weights() -> None:
 def test_layers_that_several_blocks_call_are_left_alone() -> None:
     network, groups, images = _network("SharedLayers", "inner")
     assert isinstance(network, SharedLayers)
-    full, channels = _fully_repaired(network, groups, images, _half(groups))
+    full, channels = _fully_repaired(network, groups, images, half_kept(groups))
     repaired = BlockRepair(network, images, _LONGER).apply(full, channels)
     assert torch.equal(repaired.shared.weight, full.shared.weight)
     assert not torch.equal(repaired.second.weight, full.second.weight)

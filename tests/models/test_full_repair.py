@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .networks import (
     OWN_NETWORKS,
-    Kept,
     SmallNet,
+    half_kept,
     images_for,
     random_kept,
     randomise,
@@ -44,11 +44,6 @@ def _repairs(
     moments = gather_moments(network, weighted, images)
     quick = QuickRepair(network, moments, norms_after(network, images[:2]))
     return quick, FullRepair(network, images, moments, effort)
-
-
-def _half(groups: ChannelGroups, seed: int = 0) -> Kept:
-    draw = np.random.default_rng(seed)
-    return [np.sort(draw.permutation(size)[: max(1, size // 2)]) for size in groups.sizes]
 
 
 def _small(style: str, norm: bool = True) -> tuple[nn.Module, ChannelGroups, Tensor]:
@@ -87,7 +82,7 @@ def test_outputs_come_nearer_to_the_dense_networks_than_after_quick_repair(
     with torch.no_grad():
         wanted = network(fresh)
         for seed in range(3):
-            kept = _half(groups, seed)
+            kept = half_kept(groups, seed)
             channels = kept_channels(network, groups, kept)
             slimmed = slim(network, groups, kept)
             errors["none"].append(float((slimmed(fresh) - wanted).square().mean()))
@@ -106,7 +101,7 @@ def test_the_way_a_sum_is_written_makes_no_difference() -> None:
     for style in _STYLES:
         network, groups, images = _small(style)
         quick, full = _repairs(network, groups, images)
-        kept = _half(groups)
+        kept = half_kept(groups)
         channels = kept_channels(network, groups, kept)
         slimmed = slim(network, groups, kept)
         quick.apply(slimmed, channels)
@@ -123,7 +118,7 @@ def test_running_in_bf16_changes_little_of_what_repair_brings(name: str, effort:
     images = images_for(groups, 64)
     quick, exact = _repairs(network, groups, images, effort)
     rounded = FullRepair(network, images, exact._moments, effort, "bf16")
-    kept = _half(groups)
+    kept = half_kept(groups)
     channels = kept_channels(network, groups, kept)
     slimmed = slim(network, groups, kept)
     quick.apply(slimmed, channels)
@@ -254,7 +249,7 @@ def test_a_rectifier_in_place_before_the_sum_is_noticed() -> None:
     assert targets.order == ["conv", "back"]
     assert not targets.sums
     quick, full = _repairs(network, groups, images)
-    kept = _half(groups)
+    kept = half_kept(groups)
     channels = kept_channels(network, groups, kept)
     slimmed = slim(network, groups, kept)
     quick.apply(slimmed, channels)
