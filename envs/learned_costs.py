@@ -26,15 +26,17 @@ _RISING = 0.75
 
 @dataclass(frozen=True)
 class Past:
-    """Candidates that a search asked for in earlier iterations, and what they cost.
+    """Candidates that a search asked for in earlier iterations, and what became of them.
 
     Attributes:
         widths: Units kept, int64 [N, G], in the order they were asked for.
+        rewards: Of these candidates, float64 [N]; not-a-number where the evaluation failed.
         costs: Fractions of dense by name of the cost, float64 [N]; not-a-number where the
             evaluation failed.
     """
 
     widths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    rewards: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     costs: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 

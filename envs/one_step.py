@@ -11,11 +11,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from .believed import BelievedCosts
-from .problem import PruningProblem
+from .imagination import Imagination, Judged
+from .problem import Outcome, PruningProblem
 from .projection import CandidateMap
 from .sensitivity import Sensitivity
 from .settle import settle
-from .vector_env import candidate_infos
+from .vector_env import candidate_infos, spread_infos
 
 __all__ = ["OneStepVectorEnv"]
 
@@ -33,7 +34,9 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
 
     ``info["costs"]`` are the costs as shares of their limits, float32 [N, B], so that 1 is the
     limit whatever it is; ``widths``, ``feasible`` and ``evaluation`` are those of
-    :class:`~prunetune.envs.vector_env.PruningVectorEnv`, as is the autoreset.
+    :class:`~prunetune.envs.vector_env.PruningVectorEnv`, as is the autoreset. Of candidates that
+    are only imagined ``info["imagined"]`` is true, rewards, costs and ``feasible`` are predicted,
+    and there is no ``evaluation``; see :class:`~prunetune.envs.imagination.Imagination`.
 
     Args:
         problem: What is searched.
@@ -42,6 +45,7 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         sensitivity: As for `CandidateMap`.
         learn_costs: Whether candidates are scaled and moved to where measured costs are believed
             to keep their limits, see `CandidateMap` and :func:`~prunetune.envs.settle.settle`.
+        imagined: How many candidates are imagined for every one that is evaluated.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium declares it so)
@@ -56,8 +60,11 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         scaled: bool = True,
         sensitivity: Sensitivity | None = None,
         learn_costs: bool = True,
+        imagined: int = 0,
     ) -> None:
         self.num_envs = num_envs
+        self._evaluated = num_envs // (1 + imagined)
+        self._imagination = Imagination(problem) if imagined else None
         self._problem, self._learn_costs = problem, learn_costs
         self._map = CandidateMap(problem, scaled, sensitivity)
         budgets = len(problem.budgets)
@@ -91,12 +98,33 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
             widths = settle(self._problem, believed, widths, self._limits)
         else:
             widths = self._map.widths(action, self._limits)
-        outcome = self._problem.judge(widths, self._limits)
-        costs = (outcome.costs / self._limits).astype(np.float32)
+        chosen, outcome, judged = self._judge(widths)
+        costs = (judged.costs / self._limits).astype(np.float32)
+        infos = spread_infos(
+            candidate_infos(costs[chosen], widths[chosen], outcome), chosen, self.num_envs
+        )
+        infos |= {
+            "costs": costs,
+            "widths": widths,
+            "feasible": judged.feasible,
+            "context": self._contexts,
+            "imagined": ~infos["_evaluation"],
+        }
+        everyone = ("costs", "widths", "feasible", "context", "imagined")
+        infos |= {f"_{key}": ~never for key in everyone}
         self._over = True
-        infos = candidate_infos(costs, widths, outcome)
-        infos |= {"context": self._contexts, "_context": ~never}
-        return self._observe(), outcome.signals, ~never, never, infos
+        return self._observe(), judged.signals, ~never, never, infos
+
+    def _judge(
+        self, widths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Outcome, Outcome | Judged]:
+        """Which candidates were evaluated, what became of these, and of all."""
+        if self._imagination is None:
+            outcome = self._problem.judge(widths, self._limits)
+            return np.arange(self.num_envs), outcome, outcome
+        chosen = self._imagination.choose(widths, self._limits, self._contexts, self._evaluated)
+        outcome = self._problem.judge(widths[chosen], self._limits[chosen])
+        return chosen, outcome, self._imagination.complete(widths, self._limits, chosen, outcome)
 
     def _observe(self) -> _Observations:
         return self._limits.astype(np.float32)

@@ -13,7 +13,7 @@ from .episodes import Episodes
 from .problem import Outcome, PruningProblem
 from .pruning_env import action_space, candidate_scalars, observation_space
 
-__all__ = ["PruningVectorEnv", "candidate_infos"]
+__all__ = ["PruningVectorEnv", "candidate_infos", "spread_infos"]
 
 _Observations = NDArray[np.float32]
 
@@ -86,6 +86,24 @@ def candidate_infos(
         infos["feasible"] = outcome.feasible
         infos["evaluation"] = _scalars(outcome)
     return infos | {f"_{key}": np.ones(len(costs), dtype=np.bool_) for key in infos}
+
+
+def spread_infos(infos: dict[str, Any], at: NDArray[np.int64], count: int) -> dict[str, Any]:
+    """Infos of some of N episodes as those of all: the others have none.
+
+    Args:
+        infos: Of M episodes, as `candidate_infos` gives them.
+        at: Which episodes these are, int64 [M].
+        count: The number of all, N.
+    """
+    spread: dict[str, Any] = {}
+    for key, value in infos.items():
+        if isinstance(value, dict):
+            spread[key] = spread_infos(value, at, count)
+        else:
+            spread[key] = np.zeros((count, *value.shape[1:]), dtype=value.dtype)
+            spread[key][at] = value
+    return spread
 
 
 def _scalars(outcome: Outcome) -> dict[str, NDArray[Any]]:

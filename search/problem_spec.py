@@ -83,6 +83,7 @@ class ProblemSpec(BaseModel):
         costs = {name: np.array([each.costs.get(name, np.nan) for each in asked]) for name in names}
         return Past(
             np.array([each.widths for each in asked], dtype=np.int64),
+            np.array([each.reward for each in asked], dtype=np.float64),
             {name: np.where(failed, np.nan, values) for name, values in costs.items()},
         )
 

@@ -66,6 +66,10 @@ class LagrangianAgent(Agent):
         learn_costs: Whether, deciding together, candidates are scaled and moved to where costs
             that only an evaluation reveals are believed to keep their limits, by a model of what
             was evaluated so far (:class:`~prunetune.envs.believed.BelievedCosts`).
+        imagined: How many candidates are imagined for every one that is evaluated, deciding
+            together: their rewards and costs are predicted from what was evaluated so far, and
+            the most promising are evaluated
+            (:class:`~prunetune.envs.imagination.Imagination`).
         learning_rate: Of policy and critics. Deciding together, it falls in proportion to the
             bound on the standard deviation, so that steps stay in proportion to what is explored.
         epochs: Passes over an iteration's steps.
@@ -86,7 +90,7 @@ class LagrangianAgent(Agent):
         margin: Share of every limit that the multipliers leave free.
 
     Raises:
-        ValueError: If there is no such way to decide or to start.
+        ValueError: If there is no such way to decide or to start, or a parameter does not fit it.
         SpecError: If there is no policy at ``init_from``, or one that does not fit.
     """
 
@@ -107,6 +111,7 @@ class LagrangianAgent(Agent):
         env_runners: int = 0,
         scaled: bool = True,
         learn_costs: bool = True,
+        imagined: int | None = None,
         learning_rate: float | None = None,
         epochs: int | None = None,
         minibatch_size: int = 128,
@@ -133,6 +138,7 @@ class LagrangianAgent(Agent):
             env_runners=env_runners,
             scaled=scaled,
             learn_costs=learn_costs,
+            imagined=imagined,
             learning_rate=learning_rate,
             epochs=epochs,
             minibatch_size=minibatch_size,
@@ -244,8 +250,9 @@ class LagrangianAgent(Agent):
     def _finished(
         self, algorithm: RememberingPPO
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], list[Evaluation]]:
-        """Candidates of the last iteration, what they had to keep, and their evaluations."""
-        infos = [episode.get_infos(-1) for episode in algorithm.sampled if episode.is_done]
+        """What was evaluated in the last iteration: candidates, what they had to keep, results."""
+        finished = [episode.get_infos(-1) for episode in algorithm.sampled if episode.is_done]
+        infos = [info for info in finished if not info.get("imagined", False)]
         widths = np.array([info["widths"] for info in infos], dtype=np.int64)
         limits = self.problem.front[[info.get("context", 0) for info in infos]]
         return widths, limits, [self._evaluation(info) for info in infos]

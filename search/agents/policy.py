@@ -47,6 +47,7 @@ class PolicySettings:
     env_runners: int
     scaled: bool
     learn_costs: bool
+    imagined: int
     learning_rate: float
     epochs: int
     minibatch_size: int
@@ -73,13 +74,17 @@ class PolicySettings:
             given: Any of the others; what is ``None`` or left out depends on these two.
 
         Raises:
-            ValueError: If there is no such way to decide.
+            ValueError: If there is no such way to decide, or it cannot imagine candidates.
         """
         if decide not in _DEFAULTS:
             raise ValueError(f"decide must be one of {', '.join(_DEFAULTS)}, not {decide!r}")
         chosen = {name: value for name, value in given.items() if value is not None}
         defaults = _MEASURED if decide == "together" and not tabulated else _DEFAULTS[decide]
         settings = dataclasses.replace(defaults, **chosen)
+        if settings.imagined < 0:
+            raise ValueError(f"imagined must be at least 0, not {settings.imagined}")
+        if settings.imagined and not settings.together:
+            raise ValueError("imagined candidates need decide: together")
         return dataclasses.replace(settings, final_std=min(settings.std, settings.final_std))
 
     @property
@@ -94,6 +99,7 @@ _TOGETHER = PolicySettings(
     env_runners=0,
     scaled=True,
     learn_costs=True,
+    imagined=9,
     learning_rate=5e-3,
     epochs=20,
     minibatch_size=128,
@@ -117,6 +123,7 @@ _IN_ORDER = dataclasses.replace(
     _TOGETHER,
     decide="in-order",
     candidates=32,
+    imagined=0,
     learning_rate=3e-3,
     epochs=10,
     clip=0.2,
@@ -166,7 +173,9 @@ def build_policy(
     register_env(_ENVIRONMENT, _make_environment)
     together = settings.together
     length = 1 if together else len(problem.structure.groups)
-    steps, total = settings.candidates * length, max(evaluations, 1) * length
+    sampled = (1 + settings.imagined) * length
+    steps, total = settings.candidates * sampled, max(evaluations, 1) * sampled
+    each = math.ceil(settings.candidates / max(settings.env_runners, 1))
     rate, narrowing = settings.learning_rate, settings.final_std / settings.std
     config = (
         LagrangianPPOConfig(algo_class=RememberingPPO)
@@ -177,6 +186,7 @@ def build_policy(
                 "together": together,
                 "scaled": settings.scaled,
                 "learn_costs": settings.learn_costs,
+                "imagined": settings.imagined,
                 "sensitivity": sensitivity,
             },
         )
@@ -184,7 +194,7 @@ def build_policy(
             num_env_runners=settings.env_runners,
             # They mostly wait for the evaluators, who own the CPUs.
             num_cpus_per_env_runner=0,
-            num_envs_per_env_runner=math.ceil(settings.candidates / max(settings.env_runners, 1)),
+            num_envs_per_env_runner=each * (1 + settings.imagined),
             gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
         )
         .training(
@@ -241,5 +251,6 @@ def _make_environment(context: Any) -> PruningVectorEnv | OneStepVectorEnv:
             scaled=context["scaled"],
             sensitivity=context["sensitivity"],
             learn_costs=context["learn_costs"],
+            imagined=context["imagined"],
         )
     return PruningVectorEnv(problem, context["num_envs"])

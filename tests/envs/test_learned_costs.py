@@ -86,7 +86,7 @@ def test_its_error_is_that_of_leaving_every_candidate_out_once() -> None:
 def test_what_turns_on_single_channels_or_blocks_is_learned_from_few(cost: object) -> None:
     assert callable(cost)
     seen, new = _drawn(120, 4), _drawn(200, 5)
-    model = LearnedCost.of_past(Past(seen, {"own": cost(seen)}), "own", SIZES)
+    model = LearnedCost.of_past(Past(seen, costs={"own": cost(seen)}), "own", SIZES)
     assert model is not None
     error = np.sqrt(np.mean((model.predict(new) - cost(new)) ** 2))
     assert error < 0.1 * cost(new).std()
@@ -97,9 +97,9 @@ def test_too_little_or_too_random_a_past_is_not_followed() -> None:
     chance = np.random.default_rng(7).normal(size=60)
     costs = _odd(seen)
     assert LearnedCost.of_past(Past(), "own", SIZES) is None
-    assert LearnedCost.of_past(Past(seen, {"own": chance}), "own", SIZES) is None
-    assert LearnedCost.of_past(Past(seen, {"own": costs}), "other", SIZES) is None
-    assert LearnedCost.of_past(Past(seen[:7], {"own": costs[:7]}), "own", SIZES) is None
+    assert LearnedCost.of_past(Past(seen, costs={"own": chance}), "own", SIZES) is None
+    assert LearnedCost.of_past(Past(seen, costs={"own": costs}), "other", SIZES) is None
+    assert LearnedCost.of_past(Past(seen[:7], costs={"own": costs[:7]}), "own", SIZES) is None
 
 
 def test_candidates_whose_evaluation_failed_teach_nothing() -> None:
@@ -107,7 +107,7 @@ def test_candidates_whose_evaluation_failed_teach_nothing() -> None:
     costs = _padded(seen)
     broken = np.where(np.arange(60) % 3 == 0, np.nan, costs)
     whole = np.isfinite(broken)
-    model = LearnedCost.of_past(Past(seen, {"own": broken}), "own", SIZES)
+    model = LearnedCost.of_past(Past(seen, costs={"own": broken}), "own", SIZES)
     assert model is not None
     expected = LearnedCost(seen[whole], costs[whole], SIZES).predict(seen)
     np.testing.assert_allclose(model.predict(seen), expected)
@@ -128,7 +128,7 @@ def test_whether_a_cost_grows_with_the_widths_is_learned_too() -> None:
 def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningProblem:
     costs = (MeasuredCost("odd"), MeasuredCost("padded"))
     asked = problem(chain(SIZES.tolist()), budgets, costs=costs)
-    past = Past(seen, {"odd": _odd(seen), "padded": _padded(seen)})
+    past = Past(seen, costs={"odd": _odd(seen), "padded": _padded(seen)})
     return dataclasses.replace(asked, past=lambda: past)
 
 
