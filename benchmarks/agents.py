@@ -6,7 +6,6 @@
 Runs a comparison of agents and budgets (``prunetune compare``) in the first folder of ``--run``, or
 continues the one that is there. Then the best feasible candidate that each search knew of after so
 many evaluations is repaired, not fine-tuned, and tested on all test images, which no search sees.
-Validation images are cropped and mirrored, because the networks were trained on them.
 With ``--report`` nothing is run: searches of all the folders, which must have the same task, are
 tested and reported together.
 """
@@ -130,8 +129,9 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         "task": real_task_spec(
             options.network,
             options.data,
+            calibration=options.calibration,
             validation=options.validation,
-            augmentation="crop-and-mirror",
+            augmentation=options.augmentation,
         ).model_dump(mode="json"),
         "budgets": json.loads(options.budgets[0]),
         "reward": options.reward,
@@ -306,7 +306,14 @@ def main() -> None:
     arguments.add_argument("--reward", default="agreement")
     arguments.add_argument("--temperature", type=float, default=4.0, help="of the agreement")
     arguments.add_argument("--repair", default="quick")
+    arguments.add_argument("--calibration", type=int, default=512)
     arguments.add_argument("--validation", type=int, default=1000)
+    arguments.add_argument(
+        "--augmentation",
+        choices=("none", "crop-and-mirror", "randaugment"),
+        default="crop-and-mirror",
+        help="of validation images, which the networks were trained on",
+    )
     arguments.add_argument("--recalibration", type=int, default=128)
     arguments.add_argument("--evaluators", type=int, default=2)
     arguments.add_argument("--concurrent", type=int, default=2)
@@ -332,7 +339,9 @@ def main() -> None:
         network=spec.task.model,
         reward=spec.reward.name,
         repair=spec.repair,
+        calibration=spec.task.calibration,
         validation=spec.task.validation,
+        augmentation=spec.task.augment_validation,
         recalibration=spec.recalibration,
         temperature=options.temperature,
         evaluations=spec.evaluations,

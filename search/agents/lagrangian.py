@@ -117,7 +117,7 @@ class LagrangianAgent(Agent):
         minibatch_size: int = 128,
         clip: float | None = None,
         entropy: float = 0.0,
-        std: float = 0.3,
+        std: float | None = None,
         final_std: float | None = None,
         hidden: Sequence[int] | None = None,
         advantages: Advantages | None = None,
