@@ -81,17 +81,25 @@ class BelievedCosts:
         Returns:
             float64 [N].
         """
-        total = np.zeros(len(widths))
+        total = self.learned_violations(widths, limits)
         for index, cost in enumerate(self._problem.limited):
-            if index in self._learned:
-                believed = self._believed(index, widths)
-            elif cost.tabulated:
-                believed = cost.fraction(widths)
-            else:
-                continue
-            total += np.maximum(0.0, believed / limits[..., index] - 1.0)
+            if cost.tabulated:
+                total += _exceeded(cost.fraction(widths), limits[..., index])
+        return total
+
+    def learned_violations(
+        self, widths: NDArray[np.int64], limits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The part of :meth:`violations` that is of learned costs; looked up much faster."""
+        total = np.zeros(len(widths))
+        for index in self._learned:
+            total += _exceeded(self._believed(index, widths), limits[..., index])
         return total
 
     def _believed(self, index: int, widths: NDArray[np.int64]) -> NDArray[np.float64]:
         model = self._learned[index]
         return model.predict(widths) + _ERRORS * model.error
+
+
+def _exceeded(costs: NDArray[np.float64], limits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(0.0, costs / limits - 1.0))

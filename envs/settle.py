@@ -14,6 +14,7 @@ __all__ = ["settle"]
 # The largest block that the model knows of is left in one move.
 _REACH = 32
 _MOVES_PER_GROUP = 4
+_LOOKED_UP = 32
 
 
 def settle(
@@ -78,11 +79,34 @@ def _settle_one(
     for _ in range(_MOVES_PER_GROUP * len(row)):
         if left <= 0:
             break
-        moved, shares = moves(row)
-        after = believed.violations(moved, limits)
-        gains = (left - after) / shares
-        best = int(np.argmax(gains))
-        if gains[best] <= 0:
+        best, gain = _best_move(believed, *moves(row), limits, left)
+        if gain <= 0:
             break
-        row, left = moved[best], float(after[best])
+        row = best
+        left = float(believed.violations(row[None], limits)[0])
     return row
+
+
+def _best_move(
+    believed: BelievedCosts,
+    moved: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    left: float,
+) -> tuple[NDArray[np.int64], float]:
+    """The candidate that gains most per share moved, and the gain.
+
+    Tabulated costs, which take long, are looked up only where learned costs leave a chance: what
+    they exceed makes a gain no larger.
+    """
+    bounds = (left - believed.learned_violations(moved, limits)) / shares
+    order = np.argsort(-bounds, kind="stable")
+    best, most = order[0], -np.inf
+    for start in range(0, len(order), _LOOKED_UP):
+        if bounds[order[start]] <= most:
+            break
+        few = order[start : start + _LOOKED_UP]
+        gains = (left - believed.violations(moved[few], limits)) / shares[few]
+        if gains.max() > most:
+            best, most = few[gains.argmax()], float(gains.max())
+    return moved[best], most

@@ -180,6 +180,38 @@ def test_settled_candidates_keep_their_limits_and_hardly_move(seed: int) -> None
     np.testing.assert_array_equal(settle(asked, BelievedCosts(asked), settled, limits), settled)
 
 
+def _move_by_move(
+    believed: BelievedCosts, row: NDArray[np.int64], limit: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Of all moves of one group the one that gains most, until nothing is exceeded."""
+    while True:
+        left = believed.violations(row[None], limit)[0]
+        moves = [
+            (group, width)
+            for group, size in enumerate(SIZES)
+            for width in range(max(1, row[group] - 32), min(size, row[group] + 32) + 1)
+            if width != row[group]
+        ]
+        moved = np.repeat(row[None], len(moves), axis=0)
+        for each, (group, width) in zip(moved, moves, strict=True):
+            each[group] = width
+        share = np.abs(moved - row).sum(axis=1) / SIZES[[group for group, _ in moves]]
+        gains = (left - believed.violations(moved, limit)) / share
+        if left <= 0 or gains.max() <= 0:
+            return row
+        row = moved[gains.argmax()]
+
+
+def test_settling_makes_the_best_of_all_moves() -> None:
+    asked = _with_past({"flops": 0.5, "odd": 0.1, "padded": 0.5}, _drawn(150, 21))
+    believed, widths = BelievedCosts(asked), _drawn(20, 22)
+    limits = np.repeat([[0.5, 0.1, 0.5]], len(widths), axis=0)
+    expected = [
+        _move_by_move(believed, row, limit) for row, limit in zip(widths, limits, strict=True)
+    ]
+    np.testing.assert_array_equal(settle(asked, believed, widths, limits), expected)
+
+
 def test_without_a_past_nothing_settles() -> None:
     asked = problem(chain(SIZES.tolist()), {"odd": 0.1}, costs=(MeasuredCost("odd"),))
     widths, limits = _drawn(5, 12), np.full((5, 1), 0.1)
