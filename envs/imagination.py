@@ -47,6 +47,7 @@ class Imagination:
 
     def __init__(self, problem: PruningProblem) -> None:
         self._problem = problem
+        self._sizes = problem.structure.sizes
         self._kernel = RewardKernel()
 
     def choose(
@@ -75,7 +76,9 @@ class Imagination:
         known = np.isfinite(past.rewards)
         promises = np.zeros(len(widths))
         if known.any():
-            promises = self._learn(past.widths[known], past.rewards[known]).upper_bounds(widths)
+            seen, sizes = (past.widths[known], past.rewards[known]), self._sizes
+            model = LearnedReward(*seen, sizes, self._kernel.fit(*seen, sizes))
+            promises = model.upper_bounds(widths)
         exceeded = BelievedCosts(self._problem).violations(widths, limits)
         order = np.lexsort((-promises, exceeded, _again(widths, past.widths)))
         quotas = np.bincount(np.arange(count) % (contexts.max() + 1))
@@ -101,9 +104,14 @@ class Imagination:
         succeeded = np.array([each.error is None for each in outcome.evaluations])
         if not succeeded.any():
             succeeded = ~succeeded
-        new = widths[chosen][succeeded]
-        model = self._learn(*_joined(past.widths, past.rewards, new, outcome.rewards[succeeded]))
-        rewards = model.predict(widths)
+        new, known = widths[chosen][succeeded], np.isfinite(past.rewards)
+        seen = _joined(past.widths, past.rewards, new, outcome.rewards[succeeded])
+        if known.any():
+            # With several env runners nobody sees all that is new, but everybody the same past.
+            kernel = self._kernel.fit(past.widths[known], past.rewards[known], self._sizes)
+        else:
+            kernel = RewardKernel().fit(*seen, self._sizes)
+        rewards = LearnedReward(*seen, self._sizes, kernel).predict(widths)
         rewards[chosen] = outcome.rewards
         costs = np.empty(limits.shape)
         for index, cost in enumerate(problem.limited):
@@ -111,16 +119,12 @@ class Imagination:
                 costs[:, index] = cost.fraction(widths)
             else:
                 before = past.costs.get(cost.name, np.full(len(past.widths), np.nan))
-                seen = _joined(past.widths, before, new, outcome.costs[succeeded, index])
-                costs[:, index] = LearnedCost(*seen, problem.structure.sizes).predict(widths)
+                paid = _joined(past.widths, before, new, outcome.costs[succeeded, index])
+                costs[:, index] = LearnedCost(*paid, self._sizes).predict(widths)
         costs[chosen] = outcome.costs
         feasible = np.all(costs <= limits, axis=1)
         feasible[chosen] = outcome.feasible
         return Judged(problem.reward.signals(rewards, feasible, problem.best()), costs, feasible)
-
-    def _learn(self, widths: NDArray[np.int64], rewards: NDArray[np.float64]) -> LearnedReward:
-        sizes = self._problem.structure.sizes
-        return LearnedReward(widths, rewards, sizes, self._kernel.fit(widths, rewards, sizes))
 
 
 def _again(widths: NDArray[np.int64], past: NDArray[np.int64]) -> NDArray[np.bool_]:

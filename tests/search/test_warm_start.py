@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prunetune.envs.learned_costs import Past
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.sensitivity import Sensitivity
 from prunetune.errors import SpecError
+from prunetune.models.structure import Widths
+from prunetune.rewards.evaluation import Evaluation
 from prunetune.search.agents.lagrangian import LagrangianAgent
 from prunetune.search.agents.warm_start import read_sensitivity, write_sensitivity
 from prunetune.search.checkpoints import TrialProgress, seal_checkpoint
@@ -44,10 +48,13 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         budgets: dict[str, float],
         evaluations: int,
         sizes: tuple[int, ...] = (64, 32, 64),
+        remembers: bool = False,
         **more: Any,
     ) -> LagrangianAgent:
         structure = STRUCTURES.chain(sizes)
         problem: PruningProblem = STRUCTURES.problem(structure, budgets)
+        if remembers:
+            problem = _remembering(problem)
         monkeypatch.setattr(ProblemSpec, "build", lambda self: problem)
         plain = ProblemSpec(
             structure=structure.to_dict(),
@@ -64,6 +71,22 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     yield build
     for agent in built:
         agent.stop()
+
+
+def _remembering(problem: PruningProblem) -> PruningProblem:
+    """The problem with a past: what its evaluator was asked for in earlier calls."""
+    asked: list[Evaluation] = []
+
+    def evaluate(candidates: Sequence[Widths]) -> Sequence[Evaluation]:
+        evaluations = problem.evaluate(candidates)
+        asked.extend(evaluations)
+        return evaluations
+
+    def past() -> Past:
+        widths = np.array([each.widths for each in asked], dtype=np.int64)
+        return Past(widths, np.array([each.measures["accuracy"] for each in asked]))
+
+    return dataclasses.replace(problem, evaluate=evaluate, past=past)
 
 
 def _run(agent: LagrangianAgent) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,6 +120,26 @@ def test_it_improves_on_uniform_and_ends_just_below_its_budgets(make: Make) -> N
     assert feasible[last].mean() >= 0.8
     nearest = (costs / [0.5, 0.6]).max(axis=1)
     assert 0.95 < nearest[last].mean() <= 1.0
+
+
+@pytest.mark.parametrize("imagined", [0, 9])
+def test_imagined_candidates_are_not_evaluated(make: Make, imagined: int) -> None:
+    agent = make({"flops": 0.5}, 200, (64, 32, 64, 32), imagined=imagined)
+    rewards, _, feasible = _run(agent)
+    assert 190 <= len(rewards) <= 200
+    # Those of the sensitivities come in one call, all others as many as the policy asks for.
+    _, *calls = agent.problem.evaluate.calls  # type: ignore[attr-defined]
+    assert set(calls) == {agent.candidates} and sum(calls) < len(rewards)
+    assert feasible[-50:].mean() > 0.8
+
+
+def test_with_a_past_to_learn_from_imagination_finds_better_candidates(make: Make) -> None:
+    found = {}
+    for imagined in (0, 9):
+        agent = make({"flops": 0.5}, 160, (64, 32, 64, 32), imagined=imagined, remembers=True)
+        rewards, _, feasible = _run(agent)
+        found[imagined] = float(np.median(np.sort(rewards[feasible])[-20:]))
+    assert found[9] > found[0]
 
 
 def test_it_starts_from_what_narrowing_single_groups_cost(make: Make) -> None:
@@ -168,6 +211,13 @@ def test_a_run_without_one_policy_is_refused(make: Make, tmp_path: Path) -> None
 def test_unknown_ways_to_decide_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="together, in-order"):
         make({"flops": 0.5}, 8, decide="sideways")
+
+
+def test_imagination_that_cannot_be_had_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        make({"flops": 0.5}, 8, imagined=-1)
+    with pytest.raises(ValueError, match="need decide: together"):
+        make({"flops": 0.5}, 8, decide="in-order", imagined=3)
     with pytest.raises(ValueError, match="sensitivity, uniform"):
         make({"flops": 0.5}, 8, start="random")
 
