@@ -40,7 +40,7 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
 
     Args:
         problem: What is searched.
-        num_envs: Number of episodes N.
+        num_envs: Number of episodes N, a multiple of 1 + ``imagined``.
         scaled: As for `CandidateMap`.
         sensitivity: As for `CandidateMap`.
         learn_costs: Whether candidates are scaled and moved to where measured costs are believed
@@ -103,15 +103,14 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         infos = spread_infos(
             candidate_infos(costs[chosen], widths[chosen], outcome), chosen, self.num_envs
         )
-        infos |= {
+        of_all = {
             "costs": costs,
             "widths": widths,
             "feasible": judged.feasible,
             "context": self._contexts,
             "imagined": ~infos["_evaluation"],
         }
-        everyone = ("costs", "widths", "feasible", "context", "imagined")
-        infos |= {f"_{key}": ~never for key in everyone}
+        infos |= of_all | {f"_{key}": ~never for key in of_all}
         self._over = True
         return self._observe(), judged.signals, ~never, never, infos
 
