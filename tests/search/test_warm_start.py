@@ -211,6 +211,8 @@ def test_a_run_without_one_policy_is_refused(make: Make, tmp_path: Path) -> None
 def test_unknown_ways_to_decide_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="together, in-order"):
         make({"flops": 0.5}, 8, decide="sideways")
+    with pytest.raises(ValueError, match="sensitivity, uniform"):
+        make({"flops": 0.5}, 8, start="random")
 
 
 def test_imagination_that_cannot_be_had_is_refused(make: Make) -> None:
@@ -218,8 +220,6 @@ def test_imagination_that_cannot_be_had_is_refused(make: Make) -> None:
         make({"flops": 0.5}, 8, imagined=-1)
     with pytest.raises(ValueError, match="need decide: together"):
         make({"flops": 0.5}, 8, decide="in-order", imagined=3)
-    with pytest.raises(ValueError, match="sensitivity, uniform"):
-        make({"flops": 0.5}, 8, start="random")
 
 
 def test_the_run_is_meant_relative_to_the_spec(tmp_path: Path) -> None:
