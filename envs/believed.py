@@ -24,14 +24,15 @@ class BelievedCosts:
 
     Args:
         problem: Its past decides, as it is now.
+        learn: Whether to learn; otherwise only tabulated costs are known.
     """
 
-    def __init__(self, problem: PruningProblem) -> None:
+    def __init__(self, problem: PruningProblem, learn: bool = True) -> None:
         self._problem = problem
         past, sizes = problem.past(), problem.structure.sizes
         self._learned: dict[int, LearnedCost] = {}
         for index, cost in enumerate(problem.limited):
-            if not cost.tabulated:
+            if learn and not cost.tabulated:
                 model = LearnedCost.of_past(past, cost.name, sizes)
                 if model is not None:
                     self._learned[index] = model

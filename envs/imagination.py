@@ -52,6 +52,7 @@ class Imagination:
 
     def choose(
         self,
+        believed: BelievedCosts,
         widths: NDArray[np.int64],
         limits: NDArray[np.float64],
         contexts: NDArray[np.int64],
@@ -63,6 +64,7 @@ class Imagination:
         those whose reward may be highest.
 
         Args:
+            believed: What is known of their costs.
             widths: Units kept, int64 [N, G].
             limits: What each has to keep, float64 [N, B].
             contexts: Which limits these are, 0 to K - 1; each gets as many evaluations as the
@@ -79,7 +81,7 @@ class Imagination:
             seen, sizes = (past.widths[known], past.rewards[known]), self._sizes
             model = LearnedReward(*seen, sizes, self._kernel.fit(*seen, sizes))
             promises = model.upper_bounds(widths)
-        exceeded = BelievedCosts(self._problem).violations(widths, limits)
+        exceeded = believed.violations(widths, limits)
         order = np.lexsort((-promises, exceeded, _again(widths, past.widths)))
         quotas = np.bincount(np.arange(count) % (contexts.max() + 1))
         chosen = [order[contexts[order] == context][:quota] for context, quota in enumerate(quotas)]

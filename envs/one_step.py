@@ -91,14 +91,10 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         if self._over:
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), never, never.copy(), infos
-        action = np.asarray(actions, dtype=np.float64)
-        if self._learn_costs:
-            believed = BelievedCosts(self._problem)
-            widths = self._map.widths(action, self._limits, believed)
-            widths = settle(self._problem, believed, widths, self._limits)
-        else:
-            widths = self._map.widths(action, self._limits)
-        chosen, outcome, judged = self._judge(widths)
+        believed = BelievedCosts(self._problem, self._learn_costs)
+        widths = self._map.widths(np.asarray(actions, dtype=np.float64), self._limits, believed)
+        widths = settle(self._problem, believed, widths, self._limits)
+        chosen, outcome, judged = self._judge(widths, believed)
         costs = (judged.costs / self._limits).astype(np.float32)
         infos = spread_infos(
             candidate_infos(costs[chosen], widths[chosen], outcome), chosen, self.num_envs
@@ -115,13 +111,15 @@ class OneStepVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
         return self._observe(), judged.signals, ~never, never, infos
 
     def _judge(
-        self, widths: NDArray[np.int64]
+        self, widths: NDArray[np.int64], believed: BelievedCosts
     ) -> tuple[NDArray[np.int64], Outcome, Outcome | Judged]:
         """Which candidates were evaluated, what became of these, and of all."""
         if self._imagination is None:
             outcome = self._problem.judge(widths, self._limits)
             return np.arange(self.num_envs), outcome, outcome
-        chosen = self._imagination.choose(widths, self._limits, self._contexts, self._evaluated)
+        chosen = self._imagination.choose(
+            believed, widths, self._limits, self._contexts, self._evaluated
+        )
         outcome = self._problem.judge(widths[chosen], self._limits[chosen])
         return chosen, outcome, self._imagination.complete(widths, self._limits, chosen, outcome)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prunetune.envs.believed import BelievedCosts
 from prunetune.envs.costs import MeasuredCost
 from prunetune.envs.imagination import Imagination
 from prunetune.envs.learned_costs import Past
@@ -108,7 +109,7 @@ def test_every_limit_gets_its_share_of_what_is_evaluated(
     asked = _with_past({"flops": 0.5}, _drawn(30, 7))
     widths, where = _drawn(120, seed), np.arange(120) % contexts
     limits = np.linspace(0.3, 0.6, contexts)[where][:, None]
-    chosen = Imagination(asked).choose(widths, limits, where, count)
+    chosen = Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, count)
     assert len(chosen) == len(set(chosen.tolist())) == count
     shares = np.bincount(where[chosen], minlength=contexts)
     assert shares.max() - shares.min() <= 1
@@ -120,7 +121,7 @@ def test_what_is_new_feasible_and_promising_is_evaluated() -> None:
     new = _drawn(200, 9)
     widths = np.concatenate([seen[:40], new, new[:40]])
     limits, where = np.full((len(widths), 1), 0.5), np.zeros(len(widths), dtype=np.int64)
-    chosen = widths[Imagination(asked).choose(widths, limits, where, 10)]
+    chosen = widths[Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, 10)]
     flops = asked.limited[0]
     assert (flops.fraction(chosen) <= 0.5).all()
     assert len({tuple(row) for row in chosen.tolist()}) == 10
@@ -134,7 +135,7 @@ def test_without_a_past_the_first_ones_that_keep_the_limits_are_evaluated() -> N
     asked = problem(chain(SIZES.tolist()), {"flops": 0.5})
     widths = np.unique(_drawn(60, 10), axis=0)
     limits, where = np.full((len(widths), 1), 0.5), np.zeros(len(widths), dtype=np.int64)
-    chosen = Imagination(asked).choose(widths, limits, where, 5)
+    chosen = Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, 5)
     kept = np.flatnonzero(asked.limited[0].fraction(widths) <= 0.5)
     np.testing.assert_array_equal(chosen, kept[:5])
 
