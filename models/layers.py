@@ -17,6 +17,7 @@ from ..errors import NetworkError
 from .zoo.shortcut import PadShortcut
 
 __all__ = [
+    "CountUses",
     "LayerCall",
     "count_flops",
     "is_depthwise",
@@ -139,7 +140,7 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     pairs: dict[str, str] = {}
     calls: Counter[str] = Counter()
     names = {module: name for name, module in network.named_modules()}
-    uses = _CountUses()
+    uses = CountUses()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[names[module]] += 1
@@ -171,7 +172,7 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     }
 
 
-class _CountUses(TorchFunctionMode):
+class CountUses(TorchFunctionMode):
     """Counts the functions that compute something from a tensor.
 
     Attributes:

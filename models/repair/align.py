@@ -13,7 +13,7 @@ from ..batchnorm import estimating_statistics
 from ..layers import is_depthwise
 from ..slimming import KeptChannels
 from .patches import Sites, channels_at, layer_patches
-from .ridge import ridge_regression
+from .ridge import RidgeRegression
 from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["Alignment"]
@@ -147,13 +147,12 @@ class _Pass:
         vectors = layer_patches(layer, inputs[0], self._targets.sites[name]).float().cpu()
         rows, columns = vectors.shape
         ridge = _RIDGE * columns / rows * float(vectors.var(dim=0, correction=0).mean())
-        weight, offset = ridge_regression(
+        weight, offset = RidgeRegression(
             vectors,
-            self._targets.outputs[name].cpu(),
             layer.weight.float().cpu(),
             layer.bias is not None,
             ridge * torch.eye(columns),
-        )
+        ).fit(self._targets.outputs[name].cpu())
         layer.weight.copy_(weight)
         if layer.bias is not None:
             layer.bias.copy_(offset)

@@ -15,7 +15,8 @@ from ..layers import is_depthwise, norms_after
 from ..slimming import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
 from .patches import channels_at, layer_patches
-from .ridge import ridge_regression
+from .rectify import FlatParts, Rectifier, rectifiers_after
+from .ridge import RidgeRegression
 from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["FULL", "LIGHT", "Effort", "FullRepair"]
@@ -32,17 +33,21 @@ class Effort:
 
     Attributes:
         images: Calibration images to run, from the first on; None for all.
-        rows: Places per layer that are regressed on, at most.
+        rows: Places per layer that are regressed on, at least; all of them if there are fewer.
+        rows_per_image: The same per image; the larger number counts.
         trust: How much the dense network's moments count, against the places seen.
+        rounds: How often targets that a rectifier makes equal are chosen anew.
     """
 
     images: int | None
     rows: int
+    rows_per_image: int
     trust: float
+    rounds: int
 
 
-FULL = Effort(images=None, rows=16_000, trust=0.03)
-LIGHT = Effort(images=128, rows=2_000, trust=1.0)
+FULL = Effort(images=None, rows=16_000, rows_per_image=24, trust=0.03, rounds=3)
+LIGHT = Effort(images=128, rows=2_000, rows_per_image=0, trust=1.0, rounds=0)
 
 
 class FullRepair:
@@ -58,7 +63,10 @@ class FullRepair:
         E_slim |y - V z - b|^2 + trust E_dense |(V - W') x|^2 + ridge |V - W'|^2,
 
     so that few places are enough (method: our choice, after layer-by-layer reconstruction of
-    Luo et al. 2017, arXiv 1707.06342).
+    Luo et al. 2017, arXiv 1707.06342). Where a rectifier follows, all outputs that it makes equal
+    are as good as the target; the one nearest to the last fit takes its place, and the layer is
+    fitted again, for some rounds (after the nonlinear reconstruction of Zhang et al. 2015,
+    arXiv 1505.06798, section 3.2). Before a sum that is not done: it made networks worse.
 
     Statistics of BatchNorm stay those of the dense network, which the targets come from;
     recalibrating afterwards would undo part of the fit.
@@ -94,9 +102,10 @@ class FullRepair:
             if isinstance(module, nn.Linear)
             or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
         ]
-        self._targets: DenseTargets = gather_targets(
-            network, layers, self._norms, images, effort.rows
-        )
+        rows = max(effort.rows, effort.rows_per_image * len(images))
+        self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)
+        rectifiers = rectifiers_after(network, layers, self._norms, images[:2])
+        self._rectifiers = {n: r for n, r in rectifiers.items() if n not in self._targets.sums}
         self._moments = dict(moments)
         if unknown := [name for name in layers if name not in moments]:
             self._moments.update(gather_moments(network, unknown, all_images))
@@ -123,6 +132,7 @@ class FullRepair:
             kept,
             self._norms,
             self._targets,
+            self._rectifiers,
             self._moments,
             self._effort,
         ).run(self._images)
@@ -140,14 +150,16 @@ class _Refit:
         kept: KeptChannels,
         norms: dict[str, str],
         targets: DenseTargets,
+        rectifiers: Mapping[str, Rectifier],
         moments: Mapping[str, LayerMoments],
         effort: Effort,
     ) -> None:
         self._network = running
         self._norms = norms
         self._targets = targets
+        self._rectifiers = rectifiers
         self._moments = moments
-        self._trust = effort.trust
+        self._effort = effort
         self._inputs = {name: inputs for name, (_, inputs) in kept.items() if inputs is not None}
         self._modules = dict(repaired.named_modules())
         # What is run: the same modules, or copies in another precision that are kept up to date.
@@ -225,6 +237,13 @@ class _Refit:
         """What a layer must compute for its BatchNorm to give ``wanted`` [rows, C]."""
         if name not in self._norms:
             return wanted
+        scale, shift, usable = self._norm_of(name)
+        safe = torch.where(usable, scale, torch.ones_like(scale))
+        raw = self._kept_columns(name, self._targets.outputs[name])
+        return torch.where(usable, (wanted - shift) / safe, raw)
+
+    def _norm_of(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale and shift [C] of a layer's BatchNorm, and which scales can be divided by."""
         norm = self._modules[self._norms[name]]
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
@@ -232,9 +251,17 @@ class _Refit:
         if norm.affine:
             scale, shift = scale * norm.weight, norm.bias
         usable = scale.abs() > _LEAST_SCALE * scale.abs().max()
-        safe = torch.where(usable, scale, torch.ones_like(scale))
-        raw = self._kept_columns(name, self._targets.outputs[name])
-        return torch.where(usable, (wanted - shift) / safe + self._means[name], raw)
+        return scale, shift - scale * self._means[name], usable
+
+    def _flat_parts(self, name: str, outputs: int) -> FlatParts | None:
+        """Where the outputs of a layer make no difference; None if they always do."""
+        if not self._effort.rounds or name not in self._rectifiers:
+            return None
+        ones = torch.ones(outputs)
+        scale, shift, usable = ones, 0 * ones, ones.bool()
+        if name in self._norms:
+            scale, shift, usable = self._norm_of(name)
+        return FlatParts.behind(self._rectifiers[name], scale, shift, usable)
 
     def _solve(self, name: str, inputs: Tensor, wanted: Tensor) -> None:
         """Refit one layer in place to give ``wanted`` [rows, outputs] at its sites."""
@@ -250,17 +277,18 @@ class _Refit:
         metrics = [self._dense_metric(name, part) for part in range(parts)]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
+        flat = self._flat_parts(name, len(weight))
         offsets = []
         for part in range(parts):
             vectors = patches[:, part * columns : (part + 1) * columns]
             rows = slice(part * len(weight) // parts, (part + 1) * len(weight) // parts)
-            fitted, offset = ridge_regression(
-                vectors,
-                wanted[:, rows],
-                weight[rows].reshape(-1, columns),
-                intercept,
-                metrics[part],
-            )
+            prior = weight[rows].reshape(-1, columns)
+            regression = RidgeRegression(vectors, prior, intercept, metrics[part])
+            fitted, offset = regression.fit(wanted[:, rows])
+            if flat is not None:
+                for _ in range(self._effort.rounds):
+                    computed = regression.predict(fitted, offset)
+                    fitted, offset = regression.fit(flat[rows].nearest(wanted[:, rows], computed))
             weight[rows] = fitted.view_as(weight[rows])
             offsets.append(offset)
         if layer.bias is not None:
@@ -287,7 +315,7 @@ class _Refit:
         if moments is None or moments.per_channel != layer.weight[0, 0].numel():
             return None
         columns = moments.columns(self._inputs.get(name))
-        return self._trust * moments.covariance[part][columns][:, columns]
+        return self._effort.trust * moments.covariance[part][columns][:, columns]
 
     def _kept_columns(self, name: str, values: Tensor) -> Tensor:
         """``values`` [rows, C] of the outputs that the slim layer has."""

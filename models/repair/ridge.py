@@ -1,4 +1,4 @@
-"""Regressions of full repair: weights near those that a layer has, and an intercept."""
+"""Regressions of repairs: weights near those that a layer has, and an intercept."""
 
 from __future__ import annotations
 
@@ -7,43 +7,59 @@ from torch import Tensor
 
 from .quick import covariance_with_ridge
 
-__all__ = ["ridge_regression"]
+__all__ = ["RidgeRegression"]
 
 _RIDGE = 1e-3
 _GRAM_BLOCK = 96
 
 
-def ridge_regression(
-    vectors: Tensor, wanted: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Weights and offsets that map vectors to what is wanted, near weights that there are.
+class RidgeRegression:
+    """Fits weights and offsets that map vectors to what is wanted, near weights that there are.
 
     They minimise E |wanted - V z - b|^2 + E |(V - prior) x|^2 + ridge |V - prior|^2, with
-    ``metric`` the second moments of x.
+    ``metric`` the second moments of x. Fitting other targets to the same vectors costs little.
 
     Args:
         vectors: z, float32 [rows, D].
-        wanted: float32 [rows, outputs].
         prior: float32 [outputs, D].
         intercept: Whether there is an offset b; otherwise it is zero.
         metric: float32 [D, D], positive semidefinite; None for zero.
-
-    Returns:
-        Weights, float32 [outputs, D], and offsets, float32 [outputs].
     """
-    mean_in = vectors.mean(dim=0) if intercept else vectors.new_zeros(vectors.shape[1])
-    mean_out = wanted.mean(dim=0) if intercept else wanted.new_zeros(wanted.shape[1])
-    # Products of float32 accumulate enough digits; the solve itself needs float64.
-    centred = vectors - mean_in
-    covariance = _gram(centred).double() / len(vectors)
-    cross = (centred.mT @ (wanted - mean_out)).double() / len(vectors)
-    missed = cross - covariance @ prior.mT.double()
-    regular = covariance_with_ridge(covariance, _RIDGE)
-    if metric is not None:
-        regular = regular + metric
-    change = torch.cholesky_solve(missed, torch.linalg.cholesky(regular)).mT.float()
-    weight = prior + change
-    return weight, mean_out - weight @ mean_in
+
+    def __init__(
+        self, vectors: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
+    ) -> None:
+        self._vectors = vectors
+        self._prior = prior
+        self._intercept = intercept
+        columns = vectors.shape[1]
+        self._mean = vectors.mean(dim=0) if intercept else vectors.new_zeros(columns)
+        self._centred = vectors - self._mean
+        # Products of float32 accumulate enough digits; the solve itself needs float64.
+        self._covariance = _gram(self._centred).double() / len(vectors)
+        regular = covariance_with_ridge(self._covariance, _RIDGE)
+        if metric is not None:
+            regular = regular + metric
+        self._factor = torch.linalg.cholesky(regular)
+
+    def fit(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve for one target.
+
+        Args:
+            wanted: float32 [rows, outputs].
+
+        Returns:
+            Weights, float32 [outputs, D], and offsets, float32 [outputs].
+        """
+        mean = wanted.mean(dim=0) if self._intercept else wanted.new_zeros(wanted.shape[1])
+        cross = (self._centred.mT @ (wanted - mean)).double() / len(wanted)
+        missed = cross - self._covariance @ self._prior.mT.double()
+        weight = self._prior + torch.cholesky_solve(missed, self._factor).mT.float()
+        return weight, mean - weight @ self._mean
+
+    def predict(self, weight: Tensor, offset: Tensor) -> Tensor:
+        """What such weights and offsets make of the vectors, float32 [rows, outputs]."""
+        return torch.addmm(offset, self._vectors, weight.mT)
 
 
 def _gram(vectors: Tensor) -> Tensor:
