@@ -273,7 +273,7 @@ class _Refit:
         columns = weight[0].numel()
         if columns > _MOST_COLUMNS:
             return
-        patches = layer_patches(layer, inputs, self._targets.sites[name]).float()
+        patches = layer_patches(layer, inputs, self._targets.sites[name])
         metrics = [self._dense_metric(name, part) for part in range(parts)]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +24,8 @@ class RidgeRegression:
     ``metric`` the second moments of x. Fitting other targets to the same vectors costs little.
 
     Args:
-        vectors: z, float32 [rows, D].
+        vectors: z, float32 or bfloat16 [rows, D]; with bfloat16, what they are multiplied by is
+            rounded to it, and products are summed in float32.
         prior: float32 [outputs, D].
         intercept: Whether there is an offset b; otherwise it is zero.
         metric: float32 [D, D], positive semidefinite; None for zero.
@@ -29,14 +34,20 @@ class RidgeRegression:
     def __init__(
         self, vectors: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
     ) -> None:
-        self._vectors = vectors
+        self._in_bf16 = vectors.dtype == torch.bfloat16
         self._prior = prior
         self._intercept = intercept
-        columns = vectors.shape[1]
-        self._mean = vectors.mean(dim=0) if intercept else vectors.new_zeros(columns)
-        self._centred = vectors - self._mean
+        vectors = vectors.float()
+        mean = vectors.mean(dim=0) if intercept else torch.zeros(vectors.shape[1])
+        # Centred vectors lose no digits, but would not be numbers of bfloat16 any more.
+        self._shift = torch.zeros_like(mean) if self._in_bf16 else mean
+        self._vectors = vectors if self._in_bf16 else vectors - mean
+        self._mean = mean
+        with _products(self._in_bf16):
+            moments = _gram(self._vectors) / len(vectors)
+        left = (mean - self._shift).double()
         # Products of float32 accumulate enough digits; the solve itself needs float64.
-        self._covariance = _gram(self._centred).double() / len(vectors)
+        self._covariance = moments.double() - torch.outer(left, left)
         regular = covariance_with_ridge(self._covariance, _RIDGE)
         if metric is not None:
             regular = regular + metric
@@ -51,15 +62,30 @@ class RidgeRegression:
         Returns:
             Weights, float32 [outputs, D], and offsets, float32 [outputs].
         """
-        mean = wanted.mean(dim=0) if self._intercept else wanted.new_zeros(wanted.shape[1])
-        cross = (self._centred.mT @ (wanted - mean)).double() / len(wanted)
+        mean = wanted.mean(dim=0) if self._intercept else torch.zeros(wanted.shape[1])
+        with _products(self._in_bf16):
+            cross = (self._vectors.mT @ (wanted - mean)).double() / len(wanted)
         missed = cross - self._covariance @ self._prior.mT.double()
         weight = self._prior + torch.cholesky_solve(missed, self._factor).mT.float()
         return weight, mean - weight @ self._mean
 
     def predict(self, weight: Tensor, offset: Tensor) -> Tensor:
         """What such weights and offsets make of the vectors, float32 [rows, outputs]."""
-        return torch.addmm(offset, self._vectors, weight.mT)
+        with _products(self._in_bf16):
+            return torch.addmm(offset + weight @ self._shift, self._vectors, weight.mT)
+
+
+@contextmanager
+def _products(in_bf16: bool) -> Iterator[None]:
+    """Lets matrix products of float32 tensors be of their values in bfloat16."""
+    settings: Any = torch.backends.mkldnn
+    before = settings.matmul.fp32_precision
+    if in_bf16:
+        settings.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.matmul.fp32_precision = before
 
 
 def _gram(vectors: Tensor) -> Tensor:
