@@ -14,9 +14,9 @@ from ..fusion import cast_network
 from ..layers import is_depthwise, norms_after
 from ..slimming import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
-from .patches import channels_at, layer_patches
+from .patches import channels_at, patches_by_position
 from .rectify import FlatParts, Rectifier, rectifiers_after
-from .ridge import RidgeRegression
+from .refit import refit_weights
 from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["FULL", "LIGHT", "Effort", "FullRepair"]
@@ -273,31 +273,21 @@ class _Refit:
         columns = weight[0].numel()
         if columns > _MOST_COLUMNS:
             return
-        patches = layer_patches(layer, inputs, self._targets.sites[name])
+        patches = patches_by_position(layer, inputs, self._targets.sites[name])
         metrics = [self._dense_metric(name, part) for part in range(parts)]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
         flat = self._flat_parts(name, len(weight))
-        offsets = []
-        for part in range(parts):
-            vectors = patches[:, part * columns : (part + 1) * columns]
-            rows = slice(part * len(weight) // parts, (part + 1) * len(weight) // parts)
-            prior = weight[rows].reshape(-1, columns)
-            regression = RidgeRegression(vectors, prior, intercept, metrics[part])
-            fitted, offset = regression.fit(wanted[:, rows])
-            if flat is not None:
-                for _ in range(self._effort.rounds):
-                    computed = regression.predict(fitted, offset)
-                    fitted, offset = regression.fit(flat[rows].nearest(wanted[:, rows], computed))
-            weight[rows] = fitted.view_as(weight[rows])
-            offsets.append(offset)
+        offsets = refit_weights(
+            weight, patches, wanted, metrics, intercept, flat, self._effort.rounds
+        )
         if layer.bias is not None:
-            layer.bias.copy_(torch.cat(offsets))
+            layer.bias.copy_(offsets)
         elif intercept:
             norm = self._modules[self._norms[name]]
             assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
             assert norm.running_mean is not None
-            norm.running_mean.copy_(self._means[name] - torch.cat(offsets))
+            norm.running_mean.copy_(self._means[name] - offsets)
         self._update_running(name)
 
     def _update_running(self, name: str) -> None:
@@ -308,13 +298,14 @@ class _Refit:
                     self._running[each].state_dict()[key].copy_(value)
 
     def _dense_metric(self, name: str, part: int) -> Tensor | None:
-        """The trusted covariance of a layer's kept columns, float32 [D, D]."""
+        """The trusted covariance of a layer's kept columns, positions first, float32 [D, D]."""
         layer = self._modules[name]
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         moments = self._moments.get(name)
         if moments is None or moments.per_channel != layer.weight[0, 0].numel():
             return None
         columns = moments.columns(self._inputs.get(name))
+        columns = columns.view(-1, moments.per_channel).mT.flatten()
         return self._effort.trust * moments.covariance[part][columns][:, columns]
 
     def _kept_columns(self, name: str, values: Tensor) -> Tensor:

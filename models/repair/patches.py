@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Sites", "channels_at", "layer_patches", "sample_sites"]
+__all__ = ["Sites", "channels_at", "layer_patches", "patches_by_position", "sample_sites"]
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,20 @@ def sample_sites(
     return Sites(chosen // (height * width), chosen // width % height, chosen % width)
 
 
-def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) -> Tensor:
+def patches_by_position(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) -> Tensor:
     """The patches that a layer reads to compute its outputs at ``sites``.
 
     Args:
         layer: A convolution of any kernel, stride, padding, dilation and grouping, or a linear
             layer.
-        inputs: Its input, float [n, C, H, W]; of a linear layer [n, ..., features].
+        inputs: Its input, float [n, C, H, W]; of a linear layer [n, ..., C].
         sites: Places of its output map.
 
     Returns:
-        float [rows, C * kernel positions], channel-major like the layer's weight; [rows, features]
-        for a linear layer.
+        float [rows, kernel positions, C]; a linear layer's kernel has one position.
     """
     if isinstance(layer, nn.Linear):
-        return _rows_of_linear(inputs, sites)
+        return _rows_of_linear(inputs, sites)[:, None]
     left, right, top, bottom = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
@@ -68,12 +67,18 @@ def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) ->
     (kernel_height, kernel_width), (down, across) = layer.kernel_size, layer.dilation
     corner = (sites.image * height + sites.row * layer.stride[0]) * width
     corner = corner + sites.column * layer.stride[1]
-    positions = [
-        rows_first.index_select(0, corner + (row * down * width + column * across))
+    steps = [
+        row * down * width + column * across
         for row in range(kernel_height)
         for column in range(kernel_width)
     ]
-    return torch.stack(positions, dim=2).reshape(len(sites.image), -1)
+    places = corner[:, None] + torch.tensor(steps, device=corner.device)
+    return rows_first.index_select(0, places.flatten()).view(len(corner), len(steps), -1)
+
+
+def layer_patches(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sites) -> Tensor:
+    """The same as vectors, float [rows, C * kernel positions], channel-major like the weight."""
+    return patches_by_position(layer, inputs, sites).transpose(1, 2).flatten(1)
 
 
 def channels_at(layer: nn.Conv2d | nn.Linear, outputs: Tensor, sites: Sites) -> Tensor:
