@@ -65,8 +65,8 @@ class FullRepair:
     so that few places are enough (method: our choice, after layer-by-layer reconstruction of
     Luo et al. 2017, arXiv 1707.06342). Where a rectifier follows, all outputs that it makes equal
     are as good as the target; the one nearest to the last fit takes its place, and the layer is
-    fitted again, for some rounds (after the nonlinear reconstruction of Zhang et al. 2015,
-    arXiv 1505.06798, section 3.2). Before a sum that is not done: it made networks worse.
+    fitted again, for some rounds (after the nonlinear case of Zhang et al. 2015, arXiv 1505.06798).
+    Before a sum that is not done: it made networks worse.
 
     Statistics of BatchNorm stay those of the dense network, which the targets come from;
     recalibrating afterwards would undo part of the fit.
@@ -77,8 +77,8 @@ class FullRepair:
         moments: Moments of what layers read in the dense network, by layer name; those of other
             layers are gathered from the images.
         effort: What a repair may cost.
-        precision: That the slim network runs in, ``fp32`` or ``bf16``; regressions are in float32
-            and float64.
+        precision: That the slim network runs in and regressions multiply in, ``fp32`` or ``bf16``;
+            they sum in float32 and solve in float64.
     """
 
     def __init__(
