@@ -235,15 +235,16 @@ class _Refit:
 
     def _before_norm(self, name: str, wanted: Tensor) -> Tensor:
         """What a layer must compute for its BatchNorm to give ``wanted`` [rows, C]."""
-        if name not in self._norms:
-            return wanted
         scale, shift, usable = self._norm_of(name)
         safe = torch.where(usable, scale, torch.ones_like(scale))
         raw = self._kept_columns(name, self._targets.outputs[name])
         return torch.where(usable, (wanted - shift) / safe, raw)
 
     def _norm_of(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale and shift [C] of a layer's BatchNorm, and which scales can be divided by."""
+        """Scale and shift [C] behind a layer, and which scales can be divided by."""
+        if name not in self._norms:
+            ones = torch.ones(len(self._modules[name].get_parameter("weight")))
+            return ones, torch.zeros_like(ones), ones.bool()
         norm = self._modules[self._norms[name]]
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
@@ -253,15 +254,11 @@ class _Refit:
         usable = scale.abs() > _LEAST_SCALE * scale.abs().max()
         return scale, shift - scale * self._means[name], usable
 
-    def _flat_parts(self, name: str, outputs: int) -> FlatParts | None:
+    def _flat_parts(self, name: str) -> FlatParts | None:
         """Where the outputs of a layer make no difference; None if they always do."""
         if not self._effort.rounds or name not in self._rectifiers:
             return None
-        ones = torch.ones(outputs)
-        scale, shift, usable = ones, 0 * ones, ones.bool()
-        if name in self._norms:
-            scale, shift, usable = self._norm_of(name)
-        return FlatParts.behind(self._rectifiers[name], scale, shift, usable)
+        return FlatParts.behind(self._rectifiers[name], *self._norm_of(name))
 
     def _solve(self, name: str, inputs: Tensor, wanted: Tensor) -> None:
         """Refit one layer in place to give ``wanted`` [rows, outputs] at its sites."""
@@ -277,10 +274,8 @@ class _Refit:
         metrics = [self._dense_metric(name, part) for part in range(parts)]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
-        flat = self._flat_parts(name, len(weight))
-        offsets = refit_weights(
-            weight, patches, wanted, metrics, intercept, flat, self._effort.rounds
-        )
+        flat, rounds = self._flat_parts(name), self._effort.rounds
+        offsets = refit_weights(weight, patches, wanted, metrics, intercept, flat, rounds)
         if layer.bias is not None:
             layer.bias.copy_(offsets)
         elif intercept:

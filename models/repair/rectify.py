@@ -16,7 +16,6 @@ from ..layers import CountUses
 __all__ = ["FlatParts", "Rectifier", "rectifiers_after"]
 
 _RELU = (torch.relu, torch.relu_, functional.relu, functional.relu_, Tensor.relu, Tensor.relu_)
-_RELU6 = functional.relu6
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,10 @@ class _SeeRectifiers(CountUses):
         # What reads an overwritten tensor reads the rectifier's output, not the layer's.
         self.of.update(counts)
         rectifier = _rectifier(func, args, kwargs or {})
-        if rectifier is not None and id(args[0]) in self.of:
-            self.rectifiers.setdefault(id(args[0]), rectifier)
-            if result is args[0]:
+        rectified = args[0] if args else (kwargs or {}).get("input")
+        if rectifier is not None and id(rectified) in self.of:
+            self.rectifiers.setdefault(id(rectified), rectifier)
+            if result is rectified:
                 self._overwritten.add(id(result))
         return result
 
@@ -159,7 +159,7 @@ def _rectifier(
     """The rectifier that a function of a tensor is."""
     if func in _RELU:
         return Rectifier(0.0, math.inf)
-    if func is _RELU6:
+    if func is functional.relu6:
         return Rectifier(0.0, 6.0)
     if func is functional.hardtanh:
         bounds = dict(zip(("min_val", "max_val"), args[1:3], strict=False)) | kwargs

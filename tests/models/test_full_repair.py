@@ -132,10 +132,10 @@ def test_running_in_bf16_changes_little_of_what_repair_brings(name: str, effort:
 class _OneSum(nn.Module):
     """A residual sum right before linear outputs, so that its fit can be solved by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 6, 1)
-        self.second = nn.Conv2d(6, 3, 1)
+        self.second = nn.Conv2d(6, 3, kernel, padding=kernel // 2)
         self.linear = nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,11 +144,12 @@ class _OneSum(nn.Module):
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.3])
+@pytest.mark.parametrize("kernel", [1, 3])
 def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activations(
-    trust: float,
+    trust: float, kernel: int
 ) -> None:
     torch.manual_seed(0)
-    network = _OneSum().eval().requires_grad_(False)
+    network = _OneSum(kernel).eval().requires_grad_(False)
     images = torch.randn(30, 3, 8, 8)
     groups = trace_channel_groups(network, images[:1])
     moments = gather_moments(network, ["second"], images, rows=10**9)
@@ -161,21 +162,21 @@ def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activati
     def rows(maps: Tensor) -> np.ndarray:
         return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).double().numpy()
 
-    inputs, target = (
-        rows(network.first(images).relu()),
-        rows(network.second(network.first(images).relu())),
-    )
+    read = network.first(images).relu()
+    patches = nn.functional.unfold(read, kernel, padding=kernel // 2)
+    inputs, target = rows(patches[..., None]), rows(network.second(read))
+    columns = (kept[0][:, None] * kernel**2 + np.arange(kernel**2)).ravel()
     # The first layer lost outputs only, so refitting it returns what it was.
     assert torch.allclose(repaired.first.weight, network.first.weight[kept[0]], atol=1e-4)  # type: ignore[union-attr,index]
-    x = inputs[:, kept[0]]
+    x = inputs[:, columns]
     centred = x - x.mean(axis=0)
     amount = 1e-3 * centred.var(axis=0).mean() * len(x)
-    prior = network.second.weight.flatten(1).double().numpy()[:, kept[0]]
+    prior = network.second.weight.flatten(1).double().numpy()[:, columns]
     # What the prior and the dense network's moments say, as rows of data.
     believed = np.vstack(
         [
-            np.sqrt(amount) * np.eye(3),
-            np.sqrt(trust) * (inputs - inputs.mean(axis=0))[:, kept[0]],
+            np.sqrt(amount) * np.eye(len(columns)),
+            np.sqrt(trust) * (inputs - inputs.mean(axis=0))[:, columns],
         ]
     )
     data = np.vstack([centred, believed])
@@ -184,6 +185,16 @@ def test_a_layer_before_a_sum_is_numpys_regression_on_the_slim_networks_activati
     assert np.allclose(repaired.second.weight.flatten(1), solved, atol=1e-4)  # type: ignore[union-attr,operator]
     offset = target.mean(axis=0) - solved @ x.mean(axis=0)
     assert np.allclose(repaired.second.bias, offset, atol=1e-4)  # type: ignore[union-attr,arg-type]
+
+
+def test_more_images_are_regressed_on_at_more_places() -> None:
+    network, groups, images = _small("plain")
+    effort = replace(FULL, rows=500, rows_per_image=9)
+    found = []
+    for count in (40, 90):
+        _, full = _repairs(network, groups, images[:count], effort)
+        found.append(len(full._targets.outputs["stem"]))
+    assert found == [500, 810]
 
 
 @pytest.mark.parametrize("name", sorted(OWN_NETWORKS))

@@ -16,7 +16,7 @@ from prunetune.models.layers import norms_after
 from prunetune.models.repair import QuickRepair, gather_moments
 from prunetune.models.repair.full import FULL, FullRepair
 from prunetune.models.repair.rectify import FlatParts, Rectifier, rectifiers_after
-from prunetune.models.slimming import kept_channels
+from prunetune.models.slimming import KeptChannels, kept_channels
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,7 +61,17 @@ class _ManyRectifiers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        names = ("module", "inplace", "method", "six", "bounded", "plain", "shared", "normed")
+        names = (
+            "module",
+            "inplace",
+            "method",
+            "six",
+            "bounded",
+            "plain",
+            "shared",
+            "normed",
+            "keyword",
+        )
         self.layers = nn.ModuleDict({name: nn.Conv2d(3, 3, 1) for name in names})
         self.norm = nn.BatchNorm2d(3)
         self.relu, self.relu_ = nn.ReLU(), nn.ReLU(inplace=True)
@@ -80,6 +90,7 @@ class _ManyRectifiers(nn.Module):
         shared = layers["shared"](x)
         x = torch.cat([functional.relu(shared), shared], dim=1)[:, :3]
         x = functional.relu(self.norm(layers["normed"](x)))
+        x = torch.relu(input=layers["keyword"](x))
         return self.linear(x.mean(dim=(2, 3)))
 
 
@@ -97,6 +108,7 @@ def test_rectifiers_are_found_and_what_is_read_elsewhere_too_is_not() -> None:
         "layers.six": Rectifier(0.0, 6.0),
         "layers.bounded": Rectifier(-2.0, 3.0),
         "layers.normed": relu,
+        "layers.keyword": relu,
     }
     assert not any(module._forward_hooks for module in network.modules())
 
@@ -130,8 +142,8 @@ def test_every_round_comes_nearer_to_what_the_rectifier_passes_on(
     torch.manual_seed(0)
     network = _Rectified(rectifier, norm).eval()
     if norm:
-        # One channel that is turned round: small outputs are what gets through.
-        network.norm.weight.data[0] = -1.0  # type: ignore[union-attr,index]
+        # Every other channel is turned round: small outputs are what gets through.
+        network.norm.weight.data[::2] = -1.0  # type: ignore[union-attr,index]
     network.requires_grad_(False)
     images = torch.randn(40, 3, 8, 8)
     groups = trace_channel_groups(network, images[:1])
@@ -151,7 +163,7 @@ def test_every_round_comes_nearer_to_what_the_rectifier_passes_on(
     assert errors[2] < errors[1] < errors[0]
 
 
-def _kept_outputs(channels: object) -> list[int]:
+def _kept_outputs(channels: KeptChannels) -> list[int]:
     """Outputs of the second layer that are left."""
-    outputs, _ = channels["second"]  # type: ignore[index]
+    outputs, _ = channels["second"]
     return list(range(8)) if outputs is None else list(outputs)
