@@ -58,7 +58,7 @@ def random_evaluations(
 
     candidates = [
         Evaluation(
-            widths=tuple(int(width) for width in rng.integers(1, 64, size=4)),
+            candidate=tuple(int(width) for width in rng.integers(1, 64, size=4)),
             measures=between(measures, index),
             costs=between(costs, index),
             seconds=float(rng.uniform(0.1, 1.0)),
@@ -66,7 +66,7 @@ def random_evaluations(
         for index in range(count)
     ]
     dense = Evaluation(
-        widths=(64, 64, 64, 64),
+        candidate=(64, 64, 64, 64),
         measures=between(measures, 2),
         costs=dict.fromkeys(costs, 1.0),
         seconds=1.0,

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from prunetune.models import (
+    Candidate,
     DataSpec,
     LabelledImages,
     PruningTask,
     Structure,
     TaskSpec,
-    Widths,
     accuracy,
     load_task,
 )
 from prunetune.models.data import Augmentation
-from prunetune.models.fusion import cast_network, fold_batchnorm
-from prunetune.models.inference import plan_inference
-from prunetune.search.environment import describe_environment
+from prunetune.models.inference.folding import cast_network, fold_batchnorm
+from prunetune.models.inference.fused import plan_inference
+from prunetune.search.run.machine import describe_environment
 from torch import nn
 
 DATA_VARIABLE = "PRUNETUNE_TEST_DATA"
@@ -96,12 +96,12 @@ def real_task(network: str, data: Path, *, seed: int = 0, **sizes: Any) -> Pruni
     return load_task(real_task_spec(network, data, **sizes), seed)
 
 
-def uniform_widths(structure: Structure, share: float) -> Widths:
+def uniform_widths(structure: Structure, share: float) -> Candidate:
     """The same share of every group, rounded, at least one unit."""
     return _scaled(structure, np.ones(len(structure.groups)), share)
 
 
-def widths_at(structure: Structure, flops: float, factors: ArrayLike) -> Widths:
+def widths_at(structure: Structure, flops: float, factors: ArrayLike) -> Candidate:
     """Widths in the proportions of ``factors`` that come closest to a cost from below.
 
     Args:
@@ -120,7 +120,7 @@ def widths_at(structure: Structure, flops: float, factors: ArrayLike) -> Widths:
 
 def jittered_widths(
     structure: Structure, flops: float, spread: float, rng: np.random.Generator
-) -> Widths:
+) -> Candidate:
     """Random widths near a cost; no two groups keep the same share.
 
     Args:
@@ -224,7 +224,7 @@ def print_result(name: str, **values: Any) -> None:
     print(json.dumps({"benchmark": name, **values, "environment": where}), flush=True)
 
 
-def _scaled(structure: Structure, factors: NDArray[np.float64], scale: float) -> Widths:
+def _scaled(structure: Structure, factors: NDArray[np.float64], scale: float) -> Candidate:
     widths = np.clip(np.rint(factors * scale * structure.sizes), 1, structure.sizes)
     return tuple(int(width) for width in widths)
 

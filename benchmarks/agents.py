@@ -31,15 +31,15 @@ from _common import (
     real_task_spec,
 )
 from numpy.typing import NDArray
-from prunetune.models import Widths, gather_statistics, load_task
-from prunetune.models.candidates import CandidateBuilder, Repair
+from prunetune.models import Candidate, gather_statistics, load_task
+from prunetune.models.builder import CandidateBuilder, Repair
 from prunetune.models.task import PruningTask
-from prunetune.search.comparison import resume_run, run_comparison
-from prunetune.search.history import AskedCandidate, TrialHistory
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
-from prunetune.search.spec_model import SearchSpec
-from prunetune.search.trials import comparison_trials
+from prunetune.search.engine.runs import resume_run, run_comparison
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.history import Asked, TrialHistory
+from prunetune.search.spec.model import SearchSpec
+from prunetune.search.spec.reading import read_spec
+from prunetune.search.spec.trials import comparison_trials
 
 _TESTED = "tested.json"
 _LAST_SHARE = 0.2
@@ -61,9 +61,9 @@ class Searched:
     budget: str
     limits: dict[str, float]
     seed: int
-    history: list[AskedCandidate]
+    history: list[Asked]
 
-    def best_after(self, evaluations: int) -> AskedCandidate | None:
+    def best_after(self, evaluations: int) -> Asked | None:
         """The best feasible one of the first candidates."""
         feasible = [each for each in self.history[:evaluations] if each.feasible]
         return max(feasible, key=lambda each: each.reward, default=None)
@@ -100,7 +100,7 @@ class Tester:
         self._known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
         self._parts: tuple[PruningTask, CandidateBuilder, Any] | None = None
 
-    def test(self, widths: Widths, repair: Repair) -> float:
+    def test(self, widths: Candidate, repair: Repair) -> float:
         """Accuracy on the test images, a fraction."""
         key = f"{repair}:{','.join(map(str, widths))}"
         if key not in self._known:
@@ -222,7 +222,7 @@ def _row(group: Sequence[Searched], options: argparse.Namespace, tester: Tester)
     rewards: dict[str, list[float]] = {}
     for count in options.after:
         best = [candidate for each in group if (candidate := each.best_after(count)) is not None]
-        tests[str(count)] = [tester.test(each.widths, options.test_repair) for each in best]
+        tests[str(count)] = [tester.test(each.candidate, options.test_repair) for each in best]
         rewards[str(count)] = [each.reward for each in best]
         print(f"{group[0].agent}, {group[0].budget}, after {count}: tested", flush=True)
     ends = [each.last_part() for each in group]

@@ -3,7 +3,7 @@
     python benchmarks/allocation.py --network resnet20 --budgets 0.5 0.3
 
 One group at a time is narrowed to a few widths and evaluated as a search would do it; widths are
-then given up where a FLOP saved costs least (`prunetune.envs.sensitivity`). This is where
+then given up where a FLOP saved costs least (`search/agents/together/allocation.py`). Here
 ``ppo-lagrangian`` starts, once for each repair inside the evaluation. Compare with uniform widths,
 and with what a search finds.
 """
@@ -22,12 +22,12 @@ from _common import (
     print_table,
     real_task,
 )
-from prunetune.envs.budget import Budget
+from prunetune.envs.budgets import Budget
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.sensitivity import Sensitivity, narrowings
 from prunetune.models.task import PruningTask
-from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
 from prunetune.rewards.registry import RewardSpec, make_reward
+from prunetune.search.agents.together.allocation import Sensitivity, narrowings
 
 
 def sensitivities(

@@ -44,10 +44,14 @@ from _common import (
     real_task,
     timed,
 )
-from prunetune.models import CandidateBuilder, PruningTask, Widths
-from prunetune.models.slimming import ignore_removed
+from prunetune.models import Candidate, CandidateBuilder, PruningTask
+from prunetune.models.reductions.channels import ignore_removed
 from prunetune.rewards import MeasureSpec
-from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import (
+    CandidateEvaluator,
+    EvaluatorSpec,
+    build_evaluator,
+)
 from torch import Tensor, nn
 
 _BATCH = 200
@@ -124,7 +128,7 @@ class Contenders:
         # One of its own, whose memory does not know the candidates that were timed before.
         self._builder = CandidateBuilder(task, self.unrepaired.builder.statistics)
 
-    def calls(self, widths: Widths) -> dict[str, Callable[[], Found]]:
+    def calls(self, widths: Candidate) -> dict[str, Callable[[], Found]]:
         """What is timed, in order; each returns the accuracy of the candidate."""
         return {
             "amc": partial(self._masked, widths),
@@ -137,11 +141,11 @@ class Contenders:
             "ours+quick, all measures": partial(_accuracy, self.measured, widths),
         }
 
-    def _masked(self, widths: Widths) -> Found:
+    def _masked(self, widths: Candidate) -> Found:
         kept = self.unrepaired.kept_units(widths)
         return self._float_accuracy(ignore_removed(self.task.network, self.groups, kept))
 
-    def _torch_pruning(self, widths: Widths) -> Found:
+    def _torch_pruning(self, widths: Candidate) -> Found:
         network = copy.deepcopy(self.task.network).requires_grad_(True)
         graph = torch_pruning.DependencyGraph()
         graph.build_dependency(network, self.task.example_input)
@@ -165,7 +169,7 @@ class Contenders:
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in pieces)
         return Found(right / len(validation))
 
-    def parts(self, widths: Widths) -> dict[str, Timing]:
+    def parts(self, widths: Candidate) -> dict[str, Timing]:
         """Parts of an evaluation of ours: slimming, with repair, and the forward pass alone."""
         statistics_of_task = self.unrepaired.builder.statistics
         timings = {}
@@ -184,7 +188,7 @@ class Contenders:
         return timings
 
 
-def _accuracy(evaluator: CandidateEvaluator, widths: Widths) -> Found:
+def _accuracy(evaluator: CandidateEvaluator, widths: Candidate) -> Found:
     evaluation = evaluator.evaluate(widths)
     return Found(evaluation.measures["accuracy"], evaluation.standard_errors.get("accuracy"))
 

@@ -21,7 +21,7 @@ from _common import (
     timed,
 )
 from prunetune.rewards import DEFAULT_MEASURES
-from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
 
 _ENTROPIES = ("spatial-entropy", "spatial-entropy-256", "neuron-entropy")
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from prunetune.rewards.measure import Batch, Measure
+from prunetune.rewards.measures.measure import Batch, Measure
 from torch import Tensor, nn
 
 __all__ = ["Fingerprint"]

@@ -29,13 +29,17 @@ from _common import (
     uniform_widths,
 )
 from numpy.typing import NDArray
-from prunetune.models import PruningTask, Widths
-from prunetune.models.fusion import cast_network
+from prunetune.models import Candidate, PruningTask
+from prunetune.models.inference.folding import cast_network
 from prunetune.rewards import Batch, EvaluatorSpec, build_evaluator
-from prunetune.rewards.accuracy import Accuracy, Loss
-from prunetune.rewards.agreement import Agreement
-from prunetune.rewards.evaluator import REFERENCE_WIDTHS, CandidateEvaluator
-from prunetune.rewards.sampling import anticipated_deviations, draw_sample, standard_error
+from prunetune.rewards.evaluation.evaluator import REFERENCE_WIDTHS, CandidateEvaluator
+from prunetune.rewards.evaluation.sampling import (
+    anticipated_deviations,
+    draw_sample,
+    standard_error,
+)
+from prunetune.rewards.measures.accuracy import Accuracy, Loss
+from prunetune.rewards.measures.agreement import Agreement
 
 _BATCH = 100
 _MEASURES = (Accuracy(), Agreement(), Loss())
@@ -88,7 +92,7 @@ class Outputs:
         self._finish = evaluator.builder.finish("quick", task.calibration[:128])
         self._dense = self._logits(task.network)
 
-    def values(self, candidates: list[Widths]) -> dict[str, Values]:
+    def values(self, candidates: list[Candidate]) -> dict[str, Values]:
         """By measure, one number per candidate and image, ``[candidates, N]``."""
         found: dict[str, list[Values]] = {measure.name: [] for measure in _MEASURES}
         for widths in candidates:

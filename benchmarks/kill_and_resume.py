@@ -33,8 +33,8 @@ from typing import Any
 import yaml
 from _common import SMOKE_NETWORK, parser, print_result, print_table
 from _ray_nodes import Nodes
-from prunetune.search.history import TrialHistory
-from prunetune.search.record import read_record
+from prunetune.search.run.history import TrialHistory
+from prunetune.search.run.record import read_record
 
 _LOOK_SECONDS = 0.3
 _KINDS = {
@@ -98,7 +98,7 @@ class Comparison:
     def histories(self) -> dict[str, list[tuple[int, ...]]]:
         """What every trial asked for."""
         return {
-            folder.name: [candidate.widths for candidate in TrialHistory(folder).load()]
+            folder.name: [candidate.candidate for candidate in TrialHistory(folder).load()]
             for folder in sorted((self.run / "histories").iterdir())
         }
 

@@ -34,11 +34,11 @@ import numpy as np
 from _common import SMOKE_NETWORK, parser, print_result, print_table, widths_at
 from _ray_nodes import descendants, process_title
 from prunetune.cluster import ClusterSpec, EvaluatorPool, connect
-from prunetune.models import Structure, Widths
-from prunetune.rewards.evaluation import Evaluation
-from prunetune.search.prepare import PreparedFactory, prepare
-from prunetune.search.record import EvaluationRecord, RecordKey
-from prunetune.search.spec import read_spec
+from prunetune.models import Candidate, Structure
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.engine.preparing import PreparedFactory, prepare
+from prunetune.search.run.record import EvaluationRecord, RecordKey
+from prunetune.search.spec.reading import read_spec
 
 _KEY = RecordKey("simulated", "1", "fp32", "none")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -61,7 +61,7 @@ class Waiting:
         """See `Evaluator`."""
         return Evaluation((1,))
 
-    def evaluate(self, widths: Widths) -> Evaluation:
+    def evaluate(self, widths: Candidate) -> Evaluation:
         """See `Evaluator`."""
         # The first width says how long, so that one pool serves all durations.
         seconds = widths[0] / 1000 - 0.001
@@ -113,7 +113,7 @@ class Plain:
         for pipe in self._pipes:
             pipe.recv()
 
-    def evaluate(self, candidates: Sequence[Widths], count: int) -> None:
+    def evaluate(self, candidates: Sequence[Candidate], count: int) -> None:
         """Deal candidates to the first ``count`` processes, and wait for them."""
         for index, pipe in enumerate(self._pipes[:count]):
             pipe.send(list(candidates[index::count]))
@@ -155,7 +155,7 @@ def measure_real(options: Any) -> tuple[list[list[object]], dict[str, Any]]:
         plain = Plain(prepared.factory, 2)
         # Caches of weights and plans are filled once.
         warm = list(itertools.islice(fresh, 4))
-        contenders: dict[str, Callable[[list[Widths], int], object]] = {
+        contenders: dict[str, Callable[[list[Candidate], int], object]] = {
             "pool": lambda chosen, workers: pools[workers].evaluate(chosen),
             "plain processes": plain.evaluate,
         }

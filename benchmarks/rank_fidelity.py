@@ -36,10 +36,14 @@ from _common import (
     spearman,
     spearman_interval,
 )
-from prunetune.models import TrainingSpec, Widths, trace_channel_groups, train
+from prunetune.models import Candidate, TrainingSpec, trace_channel_groups, train
 from prunetune.models.data import Augmentation
 from prunetune.rewards import MeasureSpec
-from prunetune.rewards.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import (
+    CandidateEvaluator,
+    EvaluatorSpec,
+    build_evaluator,
+)
 from torch import nn
 
 REPAIRS = ("none", "quick", "light", "full")
@@ -90,7 +94,7 @@ class Worker:
         }
         self.test = self.tasks["plain"].test()
 
-    def evaluate(self, widths: Widths) -> dict[str, Any]:
+    def evaluate(self, widths: Candidate) -> dict[str, Any]:
         """All scores of one candidate."""
         found: dict[str, Any] = {"widths": widths}
         for (repair, images), evaluator in self.evaluators.items():
@@ -136,13 +140,13 @@ def start(options: argparse.Namespace) -> None:
     _worker = Worker(options)
 
 
-def evaluate(widths: Widths) -> dict[str, Any]:
+def evaluate(widths: Candidate) -> dict[str, Any]:
     """Evaluate a candidate in this process."""
     assert _worker is not None
     return _worker.evaluate(widths)
 
 
-def evaluations(options: argparse.Namespace, asked: list[Widths]) -> Iterator[dict[str, Any]]:
+def evaluations(options: argparse.Namespace, asked: list[Candidate]) -> Iterator[dict[str, Any]]:
     """Evaluate candidates that are not recorded, in as many processes as the options say."""
     known = _recorded(options.record)
     yield from (known[widths] for widths in asked if widths in known)
@@ -159,14 +163,14 @@ def evaluations(options: argparse.Namespace, asked: list[Widths]) -> Iterator[di
         yield from pool.map(evaluate, asked)
 
 
-def _recorded(record: Path | None) -> dict[Widths, dict[str, Any]]:
+def _recorded(record: Path | None) -> dict[Candidate, dict[str, Any]]:
     if record is None or not record.is_file():
         return {}
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     return {tuple(row["widths"]): row for row in rows}
 
 
-def candidates(options: argparse.Namespace) -> list[Widths]:
+def candidates(options: argparse.Namespace) -> list[Candidate]:
     """Random candidates just below the budget."""
     task = real_task(options.network, options.data, validation=options.validation)
     structure = trace_channel_groups(task.network, task.example_input, task.scope).structure

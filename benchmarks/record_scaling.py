@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 from _common import parser, print_result, print_table
-from prunetune.rewards.evaluation import Evaluation
-from prunetune.search.record import EvaluationRecord, RecordKey, read_record
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
 
 _KEY = RecordKey("a" * 64, "b" * 64, "bf16", "quick")
 _GROUPS = 27
@@ -60,7 +60,7 @@ def measure(record: EvaluationRecord, folder: Path, source: Source) -> dict[str,
     reopened = EvaluationRecord(folder, _KEY)
     _, opening = timed(lambda: len(reopened))  # which is when it reads
     rows, reading = timed(lambda: read_record(folder).num_rows)
-    known = [tuple(w) for w in read_record(folder)["widths"].slice(0, 200).to_pylist()]
+    known = [tuple(w) for w in read_record(folder)["candidate"].slice(0, 200).to_pylist()]
     for widths in known:
         began = time.perf_counter()
         assert reopened.get(widths) is not None

@@ -30,14 +30,14 @@ from _common import (
 )
 from prunetune.models import (
     CRITERIA,
+    Candidate,
     LabelledImages,
     PruningTask,
     gather_statistics,
 )
-from prunetune.models.candidates import CandidateBuilder, Finish, Repair
-from prunetune.models.fusion import cast_network
-from prunetune.models.structure import Widths
-from prunetune.rewards.evaluator import EvaluatorSpec
+from prunetune.models.builder import CandidateBuilder, Finish, Repair
+from prunetune.models.inference.folding import cast_network
+from prunetune.rewards.evaluation.evaluator import EvaluatorSpec
 from torch import nn
 
 REPAIRS = ("none", "recalibration", "quick", "light", "full", "block")
@@ -65,7 +65,7 @@ class Row:
 
 
 def build(
-    builder: CandidateBuilder, finish: Mapping[str, Finish], widths: Widths, repair: str
+    builder: CandidateBuilder, finish: Mapping[str, Finish], widths: Candidate, repair: str
 ) -> nn.Module:
     """The network of a candidate after one of ``REPAIRS``, for reading only.
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from _common import SMOKE_NETWORK, jittered_widths, parser, print_result, print_table, real_task
-from prunetune.models import Widths
+from prunetune.models import Candidate
 from prunetune.rewards import Evaluation, score
-from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
 from prunetune.rewards.single import SINGLE_REWARDS
 from prunetune.search.report import load_results
 from prunetune.search.report.fidelity import rank_correlation
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
-from prunetune.search.trials import comparison_trials
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.spec.reading import read_spec
+from prunetune.search.spec.trials import comparison_trials
 
 Sets = Mapping[str, Sequence[Evaluation]]
 
@@ -32,12 +32,12 @@ def recorded(folder: Path) -> tuple[Sets, Evaluation]:
     run = RunFolder.open(folder)
     results = load_results(run)
     dense = Evaluation(tuple(results.dense.groups.values()), results.dense.measures)
-    asked: dict[str, set[Widths]] = {}
+    asked: dict[str, set[Candidate]] = {}
     for trial in comparison_trials(read_spec(run.read_spec())):
         _, budgets, agent = trial.kind
         if agent == "random":
             history = results.histories.get(trial.name, [])
-            asked.setdefault(budgets, set()).update(each.widths for each in history)
+            asked.setdefault(budgets, set()).update(each.candidate for each in history)
     known = results.evaluations
     return {
         budgets: [known[each] for each in sorted(widths) if each in known]

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ClusterError, PruneTuneError, RunFolderError
-from ..rewards.evaluation import Evaluation
+from ..models.space import Candidate
+from ..rewards.evaluation.evaluation import Evaluation
 from .lane import Job, Lane
 from .resources import EvaluatorResources, capacity
 from .store import EvaluationStore
-from .worker import EvaluatorFactory, Widths, lost_evaluation, sentence
+from .worker import EvaluatorFactory, lost_evaluation, sentence
 
 # A candidate whose evaluator died is sent to another one so many times before it is to blame.
 MAX_RETRIES = 3
@@ -89,23 +90,23 @@ class Coordinator:
         self._store = store
         self._plan = plan
         self._lanes: list[Lane] = []
-        self._jobs: dict[Widths, Job] = {}
+        self._jobs: dict[Candidate, Job] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
         self._serial = itertools.count()
         self._finished: list[tuple[Job, Evaluation]] = []
         self._anything_finished = asyncio.Event()
-        self._unwritten: dict[Widths, Evaluation] = {}
+        self._unwritten: dict[Candidate, Evaluation] = {}
         self._counters = _Counters()
         self._dense: Evaluation | None = None
         self._ready = asyncio.Event()
         self._failure: PruneTuneError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def evaluate(self, candidates: Sequence[Widths]) -> list[Evaluation]:
+    async def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate candidates, or look them up.
 
         Args:
-            candidates: Widths, repetitions allowed.
+            candidates: Repetitions are allowed.
 
         Returns:
             One evaluation per candidate, in order.
@@ -116,7 +117,7 @@ class Coordinator:
         self._start()
         if self._counters.first_request is None:
             self._counters.first_request = time.monotonic()
-        answers = [self._ask(widths) for widths in candidates]
+        answers = [self._ask(candidate) for candidate in candidates]
         waiting = {answer for answer in answers if isinstance(answer, asyncio.Future)}
         if waiting:
             # Unlike `gather`, `wait` leaves the shared futures alone when this caller is cancelled.
@@ -164,22 +165,22 @@ class Coordinator:
 
     # --- candidates -------------------------------------------------------------------------
 
-    def _ask(self, widths: Widths) -> Evaluation | asyncio.Future[Evaluation]:
-        widths = tuple(widths)
-        recorded = self._store.get(widths)
+    def _ask(self, candidate: Candidate) -> Evaluation | asyncio.Future[Evaluation]:
+        candidate = tuple(candidate)
+        recorded = self._store.get(candidate)
         if recorded is not None:
             self._counters.cached += 1
             return recorded
-        on_its_way = self._jobs.get(widths)
+        on_its_way = self._jobs.get(candidate)
         if on_its_way is not None:
             self._counters.cached += 1
             return on_its_way.answer
-        job = Job(widths, asyncio.get_running_loop().create_future())
+        job = Job(candidate, asyncio.get_running_loop().create_future())
         if self._failure is not None:
             job.answer.set_exception(self._failure)
             return job.answer
-        self._jobs[widths] = job
-        unwritten = self._unwritten.get(widths)
+        self._jobs[candidate] = job
+        unwritten = self._unwritten.get(candidate)
         if unwritten is None:
             self._enqueue(job)
         else:
@@ -202,7 +203,7 @@ class Coordinator:
             # A worker evaluates in the order of sending, so only the first can have killed it.
             job.tries += position == 0
             if job.tries > MAX_RETRIES:
-                self.finish(job, lost_evaluation(job.widths, job.tries, reason))
+                self.finish(job, lost_evaluation(job.candidate, job.tries, reason))
             else:
                 self._enqueue(job)
 
@@ -212,7 +213,7 @@ class Coordinator:
             await self._anything_finished.wait()
             self._anything_finished.clear()
             batch, self._finished = self._finished, []
-            fresh = {job.widths: evaluation for job, evaluation in batch}
+            fresh = {job.candidate: evaluation for job, evaluation in batch}
             self._unwritten.update(fresh)
             try:
                 await asyncio.to_thread(self._store.append, list(self._unwritten.values()))
@@ -223,14 +224,14 @@ class Coordinator:
                     "writable, free space, and resume the run."
                 )
                 for job, _ in batch:
-                    del self._jobs[job.widths]
+                    del self._jobs[job.candidate]
                     _settle(job, failure)
                 continue
             self._counters.unique += len(self._unwritten)
             self._counters.failed += sum(e.error is not None for e in self._unwritten.values())
             self._unwritten.clear()
             for job, evaluation in batch:
-                del self._jobs[job.widths]
+                del self._jobs[job.candidate]
                 _settle(job, evaluation)
 
     # --- workers ----------------------------------------------------------------------------
@@ -290,9 +291,9 @@ class Coordinator:
         for lane in self._lanes:
             lane.retire()
         self._lanes.clear()
-        finished = {job.widths for job, _ in self._finished} | set(self._unwritten)
-        for widths in set(self._jobs) - finished:
-            _settle(self._jobs.pop(widths), self._failure)
+        finished = {job.candidate for job, _ in self._finished} | set(self._unwritten)
+        for candidate in set(self._jobs) - finished:
+            _settle(self._jobs.pop(candidate), self._failure)
         self._ready.set()
 
 

@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import ClusterError, PruneTuneError
-from ..rewards.evaluation import Evaluation
+from ..models.space import Candidate
+from ..rewards.evaluation.evaluation import Evaluation
 from .resources import EvaluatorResources
-from .worker import (
-    Built,
-    EvaluatorFactory,
-    EvaluatorWorker,
-    Widths,
-    failed_evaluation,
-    sentence,
-)
+from .worker import Built, EvaluatorFactory, EvaluatorWorker, failed_evaluation, sentence
 
 # One candidate is evaluated while the next already waits in the process: no gap between them.
 DEPTH = 2
@@ -34,12 +28,12 @@ class Job:
     """A candidate on its way.
 
     Attributes:
-        widths: The candidate.
+        candidate: The candidate.
         answer: Resolved once its evaluation is recorded.
         tries: Processes that died while evaluating it.
     """
 
-    widths: Widths
+    candidate: Candidate
     answer: asyncio.Future[Evaluation]
     tries: int = 0
 
@@ -164,10 +158,10 @@ class Lane:
             _, _, job = await self._queue.get()
             self._sent.append(job)
             try:
-                evaluation = await worker.evaluate.remote(job.widths)
+                evaluation = await worker.evaluate.remote(job.candidate)
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause if error.cause is not None else error
-                evaluation = failed_evaluation(job.widths, sentence(cause))
+                evaluation = failed_evaluation(job.candidate, sentence(cause))
             except ray.exceptions.RayError as error:
                 return sentence(error)
             self._sent.remove(job)

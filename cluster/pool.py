@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ..errors import ClusterError, PruneTuneError
-from ..rewards.evaluation import Evaluation
+from ..models.space import Candidate
+from ..rewards.evaluation.evaluation import Evaluation
 from .coordinator import Coordinator, PoolPlan, PoolStats
 from .resources import EvaluatorResources, capacity, check_room
 from .store import EvaluationStore
-from .worker import EvaluatorFactory, Widths, sentence
+from .worker import EvaluatorFactory, sentence
 
 NAMESPACE = "prunetune"
 
@@ -47,11 +48,11 @@ class PoolClient:
     def __reduce__(self) -> tuple[type[PoolClient], tuple[str]]:
         return PoolClient, (self.name,)
 
-    def evaluate(self, candidates: Sequence[Widths]) -> list[Evaluation]:
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         """Evaluate candidates on the workers, or look them up in the record.
 
         Args:
-            candidates: Widths, repetitions allowed.
+            candidates: Repetitions are allowed.
 
         Returns:
             One evaluation per candidate, in order, recorded on disk; a candidate that could not be
@@ -65,7 +66,7 @@ class PoolClient:
         for start in range(0, len(candidates), _PART):
             if len(parts) == _PARTS_ON_THEIR_WAY:
                 answers += self._get(parts.popleft())
-            part = [tuple(widths) for widths in candidates[start : start + _PART]]
+            part = [tuple(candidate) for candidate in candidates[start : start + _PART]]
             parts.append(self._coordinator.evaluate.remote(part))
         while parts:
             answers += self._get(parts.popleft())
@@ -195,7 +196,7 @@ class EvaluatorPool:
         """A client of this pool; it pickles."""
         return self._client
 
-    def evaluate(self, candidates: Sequence[Widths]) -> list[Evaluation]:
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         """See `PoolClient.evaluate`."""
         return self._client.evaluate(candidates)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..rewards.evaluation import Evaluation
+from ..rewards.evaluation.evaluation import Evaluation
 
 
 class EvaluationStore(Protocol):
@@ -15,7 +15,7 @@ class EvaluationStore(Protocol):
     be called while ``append`` runs in another thread; ``append`` is never called twice at once.
     """
 
-    def get(self, widths: tuple[int, ...]) -> Evaluation | None:
+    def get(self, candidate: tuple[int, ...]) -> Evaluation | None:
         """The evaluation of a candidate, or ``None`` if there is none yet; fast (no disk)."""
 
     def append(self, evaluations: Sequence[Evaluation]) -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import EvaluationError, PruneTuneError
-from ..rewards.evaluation import Evaluation
-
-Widths = tuple[int, ...]
+from ..models.space import Candidate
+from ..rewards.evaluation.evaluation import Evaluation
 
 # How the error of an evaluation begins that failed without having been heard of.
 _LOST = "EvaluatorDied: "
@@ -24,7 +23,7 @@ class Evaluator(Protocol):
     def dense(self) -> Evaluation:
         """The evaluation of the dense network."""
 
-    def evaluate(self, widths: Widths) -> Evaluation:
+    def evaluate(self, candidate: Candidate) -> Evaluation:
         """All measures and costs of one candidate."""
 
 
@@ -39,21 +38,21 @@ class Built:
     error: PruneTuneError | None
 
 
-def failed_evaluation(widths: Widths, error: str, seconds: float = 0.0) -> Evaluation:
+def failed_evaluation(candidate: Candidate, error: str, seconds: float = 0.0) -> Evaluation:
     """The evaluation of a candidate that could not be evaluated."""
-    return Evaluation(widths=widths, measures={}, costs={}, seconds=seconds, error=error)
+    return Evaluation(candidate=candidate, measures={}, costs={}, seconds=seconds, error=error)
 
 
-def lost_evaluation(widths: Widths, deaths: int, reason: str) -> Evaluation:
+def lost_evaluation(candidate: Candidate, deaths: int, reason: str) -> Evaluation:
     """The evaluation of a candidate all of whose evaluator processes died.
 
     Args:
-        widths: The candidate.
+        candidate: The candidate.
         deaths: How many died while evaluating it.
         reason: Of the last death.
     """
     message = f"{deaths} evaluator processes died evaluating it; last: {reason}"
-    return failed_evaluation(widths, _LOST + message)
+    return failed_evaluation(candidate, _LOST + message)
 
 
 def is_lost(error: str | None) -> bool:
@@ -91,11 +90,11 @@ class EvaluatorWorker:
         except Exception as error:
             return Built(None, EvaluationError(f"The evaluator cannot be built: {sentence(error)}"))
 
-    def evaluate(self, widths: Widths) -> Evaluation:
+    def evaluate(self, candidate: Candidate) -> Evaluation:
         """Evaluate one candidate; whatever it raises is recorded, not thrown."""
         assert self._evaluator is not None
         start = time.perf_counter()
         try:
-            return self._evaluator.evaluate(widths)
+            return self._evaluator.evaluate(candidate)
         except Exception as error:
-            return failed_evaluation(widths, sentence(error), time.perf_counter() - start)
+            return failed_evaluation(candidate, sentence(error), time.perf_counter() - start)

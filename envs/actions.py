@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.structure import Structure
-from .budget import Budget, minimum_widths
-from .costs import Cost
+from ..models.costs.cost import Cost
+from ..models.costs.tables import Structure
+from .budgets import Budget, minimum_widths
 
 __all__ = ["Limits", "WidthMap", "uniform_fraction"]
 

@@ -52,8 +52,8 @@ class Episodes:
         return len(self._problem.structure.groups)
 
     @property
-    def widths(self) -> NDArray[np.int64]:
-        """Widths decided so far, int64 [N, G]; groups not decided yet are uniform."""
+    def candidates(self) -> NDArray[np.int64]:
+        """Candidates as decided so far, int64 [N, G]; groups not decided yet are uniform."""
         return self._widths.copy()
 
     def reset(self) -> NDArray[np.float32]:

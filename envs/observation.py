@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.structure import LayerInfo, Structure
+from ..models.costs.tables import LayerInfo, Structure
 
 __all__ = ["BUDGET_FEATURES", "GROUP_FEATURES", "budget_features", "group_features"]
 

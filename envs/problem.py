@@ -10,15 +10,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .._plugins import pick
+from .._registry import pick
 from ..errors import EvaluationError
-from ..models.structure import Structure, Widths
-from ..rewards.evaluation import Evaluation
+from ..models.costs.cost import Cost
+from ..models.costs.tables import Structure
+from ..models.space import Candidate
+from ..rewards.evaluation.evaluation import Evaluation
 from ..rewards.reward import Reward, score
 from .actions import Limits, WidthMap, uniform_fraction
-from .budget import Budget, all_costs, front_limits
-from .costs import Cost
-from .learned_costs import Past
+from .budgets import Budget, all_costs, front_limits
+from .past import Past
 
 __all__ = ["Outcome", "PruningProblem"]
 
@@ -66,7 +67,7 @@ class PruningProblem:
 
     structure: Structure
     budgets: tuple[Budget, ...]
-    evaluate: Callable[[Sequence[Widths]], Sequence[Evaluation]]
+    evaluate: Callable[[Sequence[Candidate]], Sequence[Evaluation]]
     reward: Reward
     dense: Evaluation
     costs: tuple[Cost, ...] = ()
@@ -113,7 +114,7 @@ class PruningProblem:
                 asked for or leaves out a measured cost that has a budget, or the reward cannot
                 use an evaluation.
         """
-        candidates: list[Widths] = [tuple(int(width) for width in row) for row in widths]
+        candidates: list[Candidate] = [tuple(int(width) for width in row) for row in widths]
         evaluations = tuple(self.evaluate(candidates))
         if len(evaluations) != len(candidates):
             raise EvaluationError(

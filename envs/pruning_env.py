@@ -21,7 +21,7 @@ def observation_space(problem: PruningProblem) -> gym.spaces.Box:
 
 
 def action_space() -> gym.spaces.Box:
-    """Actions of one episode: see :class:`~prunetune.envs.actions.WidthMap`."""
+    """Actions of one episode: see `WidthMap`."""
     return gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
@@ -64,7 +64,7 @@ class PruningEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         step = self._episodes.step(np.asarray(action).reshape(1))
         info: dict[str, Any] = {"costs": step.costs[0].astype(np.float32)}
         if step.outcome is not None:
-            info["widths"] = self._episodes.widths[0]
+            info["widths"] = self._episodes.candidates[0]
             info["feasible"] = bool(step.outcome.feasible[0])
             info["evaluation"] = candidate_scalars(step.outcome, 0)
         over = step.outcome is not None

@@ -19,7 +19,7 @@ _Observations = NDArray[np.float32]
 
 
 class PruningVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any]]):
-    """N episodes of :class:`~prunetune.envs.pruning_env.PruningEnv` in lock step.
+    """N episodes of `PruningEnv` in lock step.
 
     Autoreset is ``NEXT_STEP``: the step after the last one ignores its actions and returns the
     first observations of N new candidates, with rewards 0 and no infos. Infos are a dict of
@@ -60,7 +60,9 @@ class PruningVectorEnv(VectorEnv[_Observations, NDArray[np.float32], NDArray[Any
             observations, infos = self.reset()
             return observations, np.zeros(self.num_envs), nothing, nothing.copy(), infos
         step = self._episodes.step(np.asarray(actions).reshape(self.num_envs))
-        infos = candidate_infos(step.costs.astype(np.float32), self._episodes.widths, step.outcome)
+        infos = candidate_infos(
+            step.costs.astype(np.float32), self._episodes.candidates, step.outcome
+        )
         self._over = step.outcome is not None
         over = np.full(self.num_envs, self._over)
         return step.observations, step.rewards, over, nothing, infos
@@ -73,7 +75,7 @@ def candidate_infos(
 
     Args:
         costs: What became known of the costs at this step, float32 [N, B].
-        widths: Widths decided, int64 [N, G].
+        widths: Values decided, int64 [N, G].
         outcome: How the candidates were judged; ``None`` before the last step, whose infos alone
             tell of widths and outcome.
 

@@ -1,21 +1,30 @@
-"""Networks, data, channel groups, slimming, repair and training; usable without Ray."""
+"""Networks, data, decisions, reductions, costs, repair and training; usable without Ray.
+
+Members are imported when they are asked for: torch takes seconds.
+"""
 
 from __future__ import annotations
 
-from .artifact import Artifact, load_artifact, save_artifact, verify_artifact
-from .candidates import CandidateBuilder, Repair
-from .coupling import GroupScope, trace_channel_groups
-from .criteria import CRITERIA, Criterion, make_criterion
-from .data import ArrayImages, Data, DataSpec, ImageSource, LabelledImages, load_data
-from .groups import ChannelGroup, ChannelGroups
-from .progress import SILENT, PlainProgress, Progress, SilentProgress
-from .slimming import slim
-from .statistics import TaskStatistics, gather_statistics
-from .structure import GroupInfo, LayerInfo, Structure, Widths
-from .task import PruningTask, TaskSpec, load_task
-from .training import TrainingSpec, accuracy, train
-from .weights import load_weights, read_weights, save_weights
-from .zoo import NETWORKS, NetworkBuilder, PadShortcut, build_network
+from typing import TYPE_CHECKING
+
+from .._lazy import lazily
+
+if TYPE_CHECKING:
+    from .artifact import Artifact, load_artifact, save_artifact, verify_artifact
+    from .builder import CandidateBuilder, Repair
+    from .costs.tables import GroupInfo, LayerInfo, Structure
+    from .coupling import GroupScope, trace_channel_groups
+    from .criteria import CRITERIA, Criterion, make_criterion
+    from .data import ArrayImages, Data, DataSpec, ImageSource, LabelledImages, load_data
+    from .groups import ChannelGroup, ChannelGroups
+    from .progress import SILENT, PlainProgress, Progress, SilentProgress
+    from .reductions.channels import slim
+    from .space import Candidate, Decision, SearchSpace
+    from .statistics import TaskStatistics, gather_statistics
+    from .task import PruningTask, TaskSpec, load_task
+    from .training import TrainingSpec, accuracy, train
+    from .weights import load_weights, read_weights, save_weights
+    from .zoo import NETWORKS, NetworkBuilder, PadShortcut, build_network
 
 __all__ = [
     "CRITERIA",
@@ -23,12 +32,14 @@ __all__ = [
     "SILENT",
     "ArrayImages",
     "Artifact",
+    "Candidate",
     "CandidateBuilder",
     "ChannelGroup",
     "ChannelGroups",
     "Criterion",
     "Data",
     "DataSpec",
+    "Decision",
     "GroupInfo",
     "GroupScope",
     "ImageSource",
@@ -40,12 +51,12 @@ __all__ = [
     "Progress",
     "PruningTask",
     "Repair",
+    "SearchSpace",
     "SilentProgress",
     "Structure",
     "TaskSpec",
     "TaskStatistics",
     "TrainingSpec",
-    "Widths",
     "accuracy",
     "build_network",
     "gather_statistics",
@@ -62,3 +73,24 @@ __all__ = [
     "train",
     "verify_artifact",
 ]
+
+_MODULES = {
+    ".artifact": ("Artifact", "load_artifact", "save_artifact", "verify_artifact"),
+    ".builder": ("CandidateBuilder", "Repair"),
+    ".costs.tables": ("GroupInfo", "LayerInfo", "Structure"),
+    ".coupling": ("GroupScope", "trace_channel_groups"),
+    ".criteria": ("CRITERIA", "Criterion", "make_criterion"),
+    ".data": ("ArrayImages", "Data", "DataSpec", "ImageSource", "LabelledImages", "load_data"),
+    ".groups": ("ChannelGroup", "ChannelGroups"),
+    ".progress": ("PlainProgress", "Progress", "SILENT", "SilentProgress"),
+    ".reductions.channels": ("slim",),
+    ".space": ("Candidate", "Decision", "SearchSpace"),
+    ".statistics": ("TaskStatistics", "gather_statistics"),
+    ".task": ("PruningTask", "TaskSpec", "load_task"),
+    ".training": ("TrainingSpec", "accuracy", "train"),
+    ".weights": ("load_weights", "read_weights", "save_weights"),
+    ".zoo": ("NETWORKS", "NetworkBuilder", "PadShortcut", "build_network"),
+}
+__getattr__ = lazily(
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
+)

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from ..errors import NetworkError, PruneTuneError
+from .calls import count_flops
 from .coupling import GroupScope, trace_channel_groups
 from .groups import ChannelGroups
-from .layers import count_flops
-from .slimming import slim
+from .reductions.channels import slim
 from .weights import load_weights, save_weights
 from .zoo import build_network
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from ..errors import NetworkError
+from .calls import LayerCall, count_flops, is_depthwise, record_layer_calls
+from .costs.tables import GroupInfo, LayerInfo, LayerKind, Share, Structure
 from .groups import Axis, ChannelGroup, ChannelGroups, Member
-from .layers import LayerCall, count_flops, is_depthwise, record_layer_calls
-from .slimming import ignore_removed, slim
-from .structure import GroupInfo, LayerInfo, LayerKind, Share, Structure
+from .reductions.channels import ignore_removed, slim
 from .zoo.shortcut import PadShortcut
 
 __all__ = ["GroupScope", "trace_channel_groups"]

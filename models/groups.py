@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .structure import Structure
+from .costs.tables import Structure
 
 __all__ = ["Axis", "ChannelGroup", "ChannelGroups", "Member"]
 

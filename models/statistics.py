@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._plugins import is_reference
+from .._registry import is_reference
 from ..errors import WeightsError
 from .cache import cache_folder, cache_key
+from .calls import norms_after
 from .coupling import trace_channel_groups
 from .criteria import Evidence, make_criterion
 from .groups import ChannelGroup, ChannelGroups
-from .layers import norms_after
 from .progress import SILENT, Progress
+from .reductions.channels import KeptUnits
 from .repair.moments import LayerMoments, gather_moments, moments_to_store, stored_moments
-from .slimming import KeptUnits
-from .structure import Widths
+from .space import Candidate
 from .task import PruningTask
 from .weights import read_weights, save_weights
 
@@ -47,7 +47,7 @@ class TaskStatistics:
     moments: dict[str, LayerMoments]
     norms: dict[str, str]
 
-    def kept_units(self, widths: Widths) -> KeptUnits:
+    def kept_units(self, widths: Candidate) -> KeptUnits:
         """The units that a candidate keeps: of each group the first ``width`` of its ranking.
 
         Args:

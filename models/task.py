@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from .._plugins import is_reference
+from .._registry import is_reference
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
 from .coupling import GroupScope

@@ -1,4 +1,4 @@
-"""Measures of a candidate network, and the rewards made of them.
+"""Measures of a candidate network, evaluations, and the rewards made of them.
 
 What needs torch is imported when it is asked for: processes that only handle evaluations, such as
 the evaluator pool's coordinator, are then several hundred MB smaller.
@@ -6,13 +6,14 @@ the evaluator pool's coordinator, are then several hundred MB smaller.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazily
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation
-    from .evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
-    from .measure import Batch, Measure
+    from .evaluation.evaluation import Evaluation
+    from .evaluation.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+    from .measures.measure import Batch, Measure
     from .registry import (
         DEFAULT_MEASURES,
         MEASURES,
@@ -42,13 +43,21 @@ __all__ = [
     "score",
 ]
 
-_MODULES = ("evaluation", "reward", "measure", "registry", "evaluator")
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            members = vars(importlib.import_module(f".{module}", __name__))
-            if name in members.get("__all__", ()):
-                return members[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_MODULES = {
+    ".evaluation.evaluation": ("Evaluation",),
+    ".evaluation.evaluator": ("CandidateEvaluator", "EvaluatorSpec", "build_evaluator"),
+    ".measures.measure": ("Batch", "Measure"),
+    ".registry": (
+        "DEFAULT_MEASURES",
+        "MEASURES",
+        "MeasureSpec",
+        "REWARDS",
+        "RewardSpec",
+        "make_measures",
+        "make_reward",
+    ),
+    ".reward": ("Reward", "score"),
+}
+__getattr__ = lazily(
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
+)

@@ -6,9 +6,9 @@ import math
 import numbers
 from collections.abc import Mapping
 
-from .._plugins import pick
+from .._registry import pick
 from ..errors import SpecError
-from .evaluation import Evaluation
+from .evaluation.evaluation import Evaluation
 from .reward import Reward
 from .single import SINGLE_REWARDS
 

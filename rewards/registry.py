@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .._plugins import is_reference, nearest, pick, resolve
+from .._registry import is_reference, nearest, pick, resolve
 from ..errors import PluginError, PruneTuneError, SpecError
-from .accuracy import Accuracy, Loss
-from .agreement import Agreement
 from .composite import AMCErrorLogFLOPs, WeightedSum
-from .feature_distance import FeatureDistance
-from .measure import Measure
-from .neuron_entropy import NeuronEntropy
+from .measures.accuracy import Accuracy, Loss
+from .measures.agreement import Agreement
+from .measures.feature_distance import FeatureDistance
+from .measures.measure import Measure
+from .measures.neuron_entropy import NeuronEntropy
+from .measures.spatial_entropy import SpatialEntropy, SpatialEntropy256
 from .reward import Reward
 from .self_competition import SelfCompetition
 from .single import SINGLE_REWARDS
-from .spatial_entropy import SpatialEntropy, SpatialEntropy256
 
 __all__ = [
     "DEFAULT_MEASURES",

@@ -10,9 +10,9 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from .._plugins import nearest
+from .._registry import nearest
 from ..errors import EvaluationError
-from .evaluation import Evaluation
+from .evaluation.evaluation import Evaluation
 
 __all__ = ["Reward", "score"]
 
@@ -78,7 +78,7 @@ def score(reward: Reward, evaluation: Evaluation, dense: Evaluation) -> float:
     """
     if evaluation.error is not None:
         raise EvaluationError(
-            f"The candidate with widths {evaluation.widths} has no reward because its evaluation "
+            f"The candidate {evaluation.candidate} has no reward because its evaluation "
             f"failed: {evaluation.error}"
         )
     for one in (evaluation, dense):
@@ -99,7 +99,7 @@ def score(reward: Reward, evaluation: Evaluation, dense: Evaluation) -> float:
     if not math.isfinite(value):
         raise EvaluationError(
             f"The reward {reward.name!r} must return a finite number, but returned {value} for the "
-            f"candidate with widths {evaluation.widths}."
+            f"candidate {evaluation.candidate}."
         )
     return float(value)
 

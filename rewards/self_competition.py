@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .._plugins import pick
-from .evaluation import Evaluation
+from .._registry import pick
+from .evaluation.evaluation import Evaluation
 from .reward import Reward
 from .single import SINGLE_REWARDS
 

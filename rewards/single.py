@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from ..errors import SpecError
-from .evaluation import Evaluation
+from .evaluation.evaluation import Evaluation
 from .reward import Reward
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .._plugins import resolve
+from .._registry import resolve
 
 __all__ = ["KINDS"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 
-from .spec import SearchSpec, load_spec
+from .spec.reading import SearchSpec, load_spec
 
 __all__ = ["quickstart_spec"]
 

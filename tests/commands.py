@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunetune.cli import app
+from prunetune.cli.app import app
 from typer.testing import CliRunner, Result
 
 __all__ = ["assert_one_sentence", "invoke"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prunetune.search.run_folder import RunFolder
+from prunetune.search.run.folder import RunFolder
 
 from .commands import assert_one_sentence, invoke
 

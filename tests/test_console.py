@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 
-from prunetune._console import LiveProgress
+from prunetune.cli.console import LiveProgress
 from prunetune.rewards.registry import RewardSpec
-from prunetune.search.spec_model import AgentSpec
-from prunetune.search.trial_progress import COLUMNS, table_rows
-from prunetune.search.trials import TrialSpec
+from prunetune.search.engine.progress import COLUMNS, table_rows
+from prunetune.search.spec.model import AgentSpec
+from prunetune.search.spec.trials import TrialSpec
 from rich.console import Console
 
 

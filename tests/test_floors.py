@@ -14,15 +14,13 @@ _ROOT = Path(__file__).resolve().parents[1]
 _FLOORS = {
     "__init__": 0,
     "errors": 0,
-    "_plugins": 1,
+    "_lazy": 1,
+    "_registry": 1,
     "models": 2,
     "rewards": 3,
     "envs": 4,
     "cluster": 5,
     "search": 6,
-    "_console": 7,
-    "_commands": 8,
-    "_jobs": 9,
     "cli": 10,
     "__main__": 11,
     # What users import in their own tests; nothing inside imports it.

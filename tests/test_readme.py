@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from prunetune.search.spec import load_spec
+from prunetune.search.spec.reading import load_spec
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = _ROOT / "README.md"

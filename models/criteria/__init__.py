@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..._plugins import is_reference, pick, resolve
+from ..._registry import is_reference, pick, resolve
 from ...errors import PluginError
 from .criterion import Criterion, Evidence, ScoreCriterion
+from .magnitude import L1, L2, BNScale, GeometricMedian, Random
 from .residual import ActivationResidual
 from .taylor import Taylor
-from .weights import L1, L2, BNScale, GeometricMedian, Random
 
 __all__ = ["CRITERIA", "Criterion", "Evidence", "ScoreCriterion", "make_criterion"]
 

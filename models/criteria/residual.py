@@ -13,7 +13,7 @@ from ..groups import ChannelGroup, Member
 from ..repair.moments import LayerMoments
 from ..repair.quick import covariance_with_ridge
 from .criterion import Criterion, Evidence
-from .weights import L1
+from .magnitude import L1
 
 __all__ = ["ActivationResidual"]
 

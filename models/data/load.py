@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._plugins import is_reference, pick, resolve
+from ..._registry import is_reference, pick, resolve
 from ...errors import DataError
 from .folder import FolderImages, class_folders, split_folders
 from .known import NORMALISATION, digits_images, torchvision_images

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..._plugins import is_reference
+from ..._registry import is_reference
 
 __all__ = ["DataSpec"]
 

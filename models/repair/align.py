@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batchnorm import estimating_statistics
-from ..layers import is_depthwise
-from ..slimming import KeptChannels
+from ..calls import is_depthwise
+from ..reductions.channels import KeptChannels
 from .patches import Sites, channels_at, layer_patches
 from .ridge import RidgeRegression
 from .targets import DenseTargets, ObserveSums, gather_targets

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..slimming import KeptChannels
+from ..reductions.channels import KeptChannels
 from .segments import Segment, cut_network
 
 __all__ = ["BlockRepair", "BlockSchedule"]

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..fusion import cast_network
-from ..layers import is_depthwise, norms_after
-from ..slimming import KeptChannels, shallow_copy
+from ..calls import is_depthwise, norms_after
+from ..inference.folding import cast_network
+from ..reductions.channels import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
 from .patches import channels_at, patches_by_position
 from .rectify import FlatParts, Rectifier, rectifiers_after

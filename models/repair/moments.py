@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..layers import map_size
+from ..calls import map_size
 from .patches import layer_patches, sample_sites
 
 __all__ = ["LayerMoments", "gather_moments", "moments_to_store", "stored_moments"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..slimming import KeptChannels
+from ..reductions.channels import KeptChannels
 from .moments import LayerMoments
 from .nested import NestedRegression
 

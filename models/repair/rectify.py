@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..layers import CountUses
+from ..calls import CountUses
 
 __all__ = ["FlatParts", "Rectifier", "rectifiers_after"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from ..tracing import trace
+from ..symbolic import trace
 
 __all__ = ["Segment", "cut_network"]
 

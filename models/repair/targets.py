@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..layers import map_size
+from ..calls import map_size
 from .patches import Sites, channels_at, sample_sites
 
 __all__ = ["DenseTargets", "ObserveSums", "gather_targets"]

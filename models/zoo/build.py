@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from ..._plugins import is_reference, pick, resolve
+from ..._registry import is_reference, pick, resolve
 from ...errors import NetworkError
 from .adapt import adapt_input_channels, own_activations
 from .digits import digits_net

@@ -24,12 +24,12 @@ class Iteration:
     """Candidates that an agent asked for together.
 
     Attributes:
-        widths: Units kept, int64 [N, G]; N is 0 where the agent has nothing more to ask.
+        candidates: int64 [N, D]; N is 0 where the agent has nothing more to ask.
         outcome: How they were judged; ``None`` for N = 0.
         figures: Numbers of the agent itself, for the log (multipliers, losses, ...).
     """
 
-    widths: NDArray[np.int64]
+    candidates: NDArray[np.int64]
     outcome: Outcome | None
     figures: Mapping[str, float] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...envs.problem import PruningProblem
 from ...errors import SpecError
-from ..problem_spec import ProblemSpec
+from ..engine.problem_spec import ProblemSpec
 from .lagrangian import LagrangianAgent
 
 __all__ = ["AmcAgent"]

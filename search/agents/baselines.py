@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.actions import uniform_fraction
-from ...envs.budget import minimum_widths
+from ...envs.budgets import minimum_widths
 from ...envs.problem import Outcome, PruningProblem
-from ...envs.projection import common_factor, rescale
 from .agent import BlackBoxAgent
+from .together.candidate_map import common_factor, rescale
 
 __all__ = ["RandomAgent", "UniformAgent"]
 

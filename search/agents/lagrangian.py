@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.problem import PruningProblem
-from ...envs.sensitivity import Sensitivity
 from ...errors import PruneTuneError
-from ...rewards.evaluation import Evaluation
-from ..problem_spec import ProblemSpec
+from ...rewards.evaluation.evaluation import Evaluation
+from ..engine.problem_spec import ProblemSpec
 from .agent import Agent, Iteration
 from .policy import (
     Advantages,
@@ -26,6 +25,7 @@ from .policy import (
     candidates_per_iteration,
 )
 from .sensitivity import affordable_narrowings
+from .together.allocation import Sensitivity
 from .warm_start import CHECKPOINT, EarlierPolicy, read_sensitivity, start_from, write_sensitivity
 
 __all__ = ["LagrangianAgent"]
@@ -37,14 +37,14 @@ class LagrangianAgent(Agent):
     """Learns a policy that decides the widths, and a price for every budget.
 
     Deciding ``together``, one action holds all widths of a candidate (see
-    :class:`~prunetune.envs.projection.CandidateMap`), costs are shares of their limits, and the
+    `CandidateMap`), costs are shares of their limits, and the
     Lagrangian's advantages are ranked. Deciding ``in-order``, the policy walks the groups and sees
-    which one it is at (see :class:`~prunetune.envs.pruning_env.PruningEnv`). Where a default is
+    which one it is at (see `PruningEnv`). Where a default is
     ``None``, it depends on that and on whether a budget is tabulated; docs/agents.md has the
     figures that decided.
 
     Deciding together, its first iteration narrows one group at a time, and the policy starts from
-    the widths that these sensitivities allocate (:class:`~prunetune.envs.sensitivity.Sensitivity`).
+    the widths that these sensitivities allocate (`Sensitivity`).
     That takes at most a fifth of its evaluations; where they are too few for it, or with
     ``start: uniform``, the policy starts from the uniform candidate.
 
@@ -65,11 +65,11 @@ class LagrangianAgent(Agent):
         scaled: Whether, deciding together, proportions are scaled to the budgets.
         learn_costs: Whether, deciding together, candidates are scaled and moved to where costs
             that only an evaluation reveals are believed to keep their limits, by a model of what
-            was evaluated so far (:class:`~prunetune.envs.believed.BelievedCosts`).
+            was evaluated so far (`BelievedCosts`).
         imagined: How many candidates are imagined for every one that is evaluated, deciding
             together: their rewards and costs are predicted from what was evaluated so far, and
             the most promising are evaluated
-            (:class:`~prunetune.envs.imagination.Imagination`).
+            (`Imagination`).
         learning_rate: Of policy and critics. Deciding together, it falls in proportion to the
             bound on the standard deviation, so that steps stay in proportion to what is explored.
         epochs: Passes over an iteration's steps.
@@ -80,7 +80,7 @@ class LagrangianAgent(Agent):
         final_std: What it may at most be at the end; the bound falls linearly from ``std``.
         hidden: Sizes of the hidden layers of policy and critics.
         advantages: What of them is normalised, "reward", "combined" or "ranked"; see
-            :func:`~prunetune.search.lagrangian.connectors.combine_advantages`.
+            `combine_advantages`.
         multiplier_rule: How the multipliers move, "lagrange" or "pid".
         multiplier_learning_rate: Step of "lagrange".
         multiplier_damping: Damping of "lagrange".

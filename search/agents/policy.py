@@ -13,12 +13,12 @@ import gymnasium as gym
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 
-from ...envs.one_step import OneStepVectorEnv
 from ...envs.problem import PruningProblem
-from ...envs.sensitivity import Sensitivity
 from ...envs.vector_env import PruningVectorEnv
+from ..engine.problem_spec import ProblemSpec
 from ..lagrangian import LagrangianPPO, LagrangianPPOConfig
-from ..problem_spec import ProblemSpec
+from .together.allocation import Sensitivity
+from .together.environment import OneStepVectorEnv
 
 __all__ = [
     "Advantages",

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..._plugins import is_reference, nearest, pick, resolve
+from ..._registry import is_reference, nearest, pick, resolve
 from ...envs.problem import PruningProblem
 from ...errors import PluginError, PruneTuneError, SpecError
-from ..problem_spec import ProblemSpec
-from ..spec_model import AgentSpec
+from ..engine.problem_spec import ProblemSpec
+from ..spec.model import AgentSpec
 from .agent import Agent
 
 __all__ = ["AGENTS", "check_agent", "make_agent"]

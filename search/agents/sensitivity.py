@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.problem import Outcome, PruningProblem
-from ...envs.sensitivity import Sensitivity, narrowings
 from ...errors import SpecError
 from .agent import BlackBoxAgent
+from .together.allocation import Sensitivity, narrowings
 
 __all__ = ["SensitivityAgent", "affordable_narrowings"]
 
@@ -20,7 +20,7 @@ _SHARE = 0.2
 
 
 def affordable_narrowings(problem: PruningProblem, evaluations: int) -> NDArray[np.int64]:
-    """The candidates of :func:`~prunetune.envs.sensitivity.narrowings` that a search can afford.
+    """The candidates of `narrowings` that a search can afford.
 
     Args:
         problem: What is searched.

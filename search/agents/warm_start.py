@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from ...envs.sensitivity import Sensitivity
 from ...errors import SpecError
-from ..checkpoints import trial_checkpoints, whole_checkpoints
 from ..lagrangian import LagrangianPPO
+from ..run.checkpoints import trial_checkpoints, whole_checkpoints
+from .together.allocation import Sensitivity
 
 __all__ = [
     "CHECKPOINT",

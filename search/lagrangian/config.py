@@ -19,7 +19,7 @@ __all__ = ["LagrangianPPOConfig"]
 
 
 class LagrangianPPOConfig(PPOConfig):
-    """Configures :class:`~prunetune.search.lagrangian.algorithm.LagrangianPPO`.
+    """Configures `LagrangianPPO`.
 
     The environment reports its costs at every step, as a vector in ``info["costs"]`` or as a
     number in ``info["cost"]``. Defaults suit short episodes (5-60 steps) of which 16-32 run in
@@ -115,14 +115,14 @@ class LagrangianPPOConfig(PPOConfig):
             deviations: The multipliers hold the mean cost plus so many standard deviations of the
                 episodes' costs at the limit: 0 constrains the mean alone, which half of all
                 episodes exceed, and 1.28 lets about 90 % of them keep the limit; see
-                :func:`~prunetune.search.lagrangian.multipliers.held_costs`.
+                `held_costs`.
             margin: Share of every limit that the multipliers leave free, in [0, 1): they move
                 after the costs do, and a policy that narrows fast is ahead of them (our choice).
             cost_gamma: Discount of the cost critics.
             cost_lambda: GAE parameter of the cost critics.
             cost_vf_loss_coeff: Weight of the cost critics' loss.
             normalise_advantages: "combined", "reward" or "ranked", see
-                :func:`~prunetune.search.lagrangian.connectors.combine_advantages`.
+                `combine_advantages`.
 
         Returns:
             This config.

@@ -57,7 +57,7 @@ def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
         loaded is left out.
     """
     dense = Evaluation(
-        widths=tuple(results.dense.groups.values()),
+        candidate=tuple(results.dense.groups.values()),
         measures=results.dense.measures,
         costs={"flops": 1.0, "params": 1.0},
     )
@@ -100,8 +100,8 @@ def _fine_tuned(results: Results) -> dict[str, dict[tuple[int, ...], float]]:
     found: dict[str, dict[tuple[int, ...], float]] = {}
     for best in results.bests:
         accuracy = delivered_accuracy(best)
-        if best.widths is not None and best.feasible and math.isfinite(accuracy):
-            found.setdefault(budget_text(best.budget), {})[best.widths] = accuracy
+        if best.candidate is not None and best.feasible and math.isfinite(accuracy):
+            found.setdefault(budget_text(best.budget), {})[best.candidate] = accuracy
     return found
 
 

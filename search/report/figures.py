@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..._plugins import is_reference
-from ..summary import Best
+from ..._registry import is_reference
+from ..run.summary import Best
 from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text, cost_name, delivered_accuracy, number
 
@@ -191,7 +191,7 @@ def _curve(best: Best, results: Results) -> np.ndarray:
         kept = asked.keeps(best.limits) if best.limits else asked.feasible
         if kept and asked.reward > highest:
             highest = asked.reward
-            accuracy = results.validation_accuracy(asked.widths)
+            accuracy = results.validation_accuracy(asked.candidate)
         curve.append(accuracy)
     return np.asarray(curve)
 
@@ -199,7 +199,7 @@ def _curve(best: Best, results: Results) -> np.ndarray:
 def layer_widths(results: Results) -> Figure | None:
     """Width of every channel group in the bests of the first seed, one panel a budget."""
     groups = results.dense.groups
-    bests = [best for best in results.bests if best.widths is not None]
+    bests = [best for best in results.bests if best.candidate is not None]
     seeds = dict.fromkeys(best.seed for best in bests)
     if not seeds:
         return None
@@ -214,7 +214,7 @@ def layer_widths(results: Results) -> Figure | None:
             if budget_text(best.budget) == budget:
                 label = series_name(best, results)
                 colour, marker, dash = styles[label]
-                share = 100 * np.asarray(best.widths or ()) / sizes
+                share = 100 * np.asarray(best.candidate or ()) / sizes
                 axes.plot(share, dash, marker=marker, ms=4, c=colour, label=label)
         axes.set_title(budget)
         axes.set_ylim(0, 105)

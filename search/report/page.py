@@ -9,10 +9,10 @@ from html import escape
 
 import yaml
 
-from ..summary import Best
+from ..run.summary import Best
 from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text, cost_name
-from .statistics import MARGIN
+from .significance import MARGIN
 from .table import (
     FIDELITY_HEADINGS,
     HEADINGS,

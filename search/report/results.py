@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from ...errors import RunFolderError
 from ...rewards import Evaluation
-from ..history import AskedCandidate, TrialHistory
-from ..record import read_record
-from ..run_folder import RunFolder
-from ..summary import Best, Dense, Summary, read_summary
+from ..run.folder import RunFolder
+from ..run.history import Asked, TrialHistory
+from ..run.record import read_record
+from ..run.summary import Best, Dense, Summary, read_summary
 
 __all__ = [
     "ACCURACY",
@@ -57,7 +57,7 @@ class Results:
 
     path: Path
     summary: Summary
-    histories: Mapping[str, Sequence[AskedCandidate]]
+    histories: Mapping[str, Sequence[Asked]]
     evaluations: Mapping[tuple[int, ...], Evaluation]
     multipliers: Mapping[str, Sequence[Mapping[str, float]]]
     policies: Mapping[str, Sequence[Mapping[str, float]]]
@@ -121,7 +121,7 @@ def load_results(run: RunFolder) -> Results:
         )
     folders = sorted(run.histories.iterdir()) if run.histories.is_dir() else []
     rows = (Evaluation.from_row(row) for row in read_record(run.evaluations).to_pylist())
-    evaluations = {each.widths: each for each in rows if each.error is None}
+    evaluations = {each.candidate: each for each in rows if each.error is None}
     return Results(
         path=run.path,
         summary=summary,

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ..summary import Best
+from ..run.summary import Best
 from .fidelity import Fidelity
 from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
-from .statistics import Estimate, Verdict, compare_paired, estimate_median
+from .significance import Estimate, Verdict, compare_paired, estimate_median
 
 __all__ = [
     "FIDELITY_HEADINGS",

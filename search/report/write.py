@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import RunFolderError
-from ..run_folder import RunFolder, write_durably
+from ..run.folder import RunFolder, write_durably
 from . import curves, figures
 from .fidelity import reward_fidelities
 from .page import Picture, build_page

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prunetune.cli import app
+from prunetune.cli.app import app
 from typer.testing import CliRunner
 
 from .ray_nodes import Head

@@ -17,8 +17,8 @@ import pytest
 import ray
 from prunetune.cluster import EvaluatorPool, PoolClient
 from prunetune.errors import ClusterError, NetworkError, PruneTuneError, RunFolderError
-from prunetune.rewards.evaluation import Evaluation
-from prunetune.search.record import EvaluationRecord, RecordKey, read_record
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
 
 # Workers cannot import this module: what it defines is shipped to them by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -107,7 +107,7 @@ class Started:
 
     def recorded(self, mark: int) -> list[tuple[int, ...]]:
         """The candidates on disk, sorted; ``mark`` is their second width."""
-        rows = read_record(self.folder).column("widths").to_pylist()
+        rows = read_record(self.folder).column("candidate").to_pylist()
         return sorted(tuple(widths) for widths in rows if widths[1] == mark)
 
 
@@ -133,7 +133,7 @@ def two_workers(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_answers_come_in_order_and_are_recorded(two_workers: Started) -> None:
     candidates = [(i, 1) for i in range(20, 0, -1) if i != 13]
     answers = two_workers.pool.evaluate(candidates)
-    assert [answer.widths for answer in answers] == candidates
+    assert [answer.candidate for answer in answers] == candidates
     assert [answer.measures["sum"] for answer in answers] == [i + 1.0 for i, _ in candidates]
     assert two_workers.recorded(1) == sorted(candidates)
     assert two_workers.pool.evaluate([]) == []
@@ -175,7 +175,7 @@ def test_a_killed_worker_costs_nobody_an_answer(two_workers: Started) -> None:
     wait_until(lambda: len(two_workers.evaluated(3)) > 10)
     os.kill(two_workers.pool.worker_pids()[0], signal.SIGKILL)
     asking.join()
-    assert [answer.widths for answer in answers] == candidates
+    assert [answer.candidate for answer in answers] == candidates
     assert all(answer.error is None for answer in answers)
     assert two_workers.recorded(3) == sorted(candidates), "each is recorded exactly once"
     wait_until(lambda: two_workers.pool.stats().workers == 2)
@@ -207,7 +207,7 @@ def test_a_coordinator_that_dies_goes_on_from_the_record(two_workers: Started) -
     coordinator = ray.get_actor(two_workers.pool.name, namespace="prunetune")
     ray.kill(coordinator, no_restart=False)
     asking.join()
-    assert [answer.widths for answer in answers] == candidates
+    assert [answer.candidate for answer in answers] == candidates
     assert two_workers.recorded(5) == sorted(candidates)
     repeated = sum(two_workers.evaluated(5).values()) - len(candidates)
     # Two in each worker, and what was being written.
@@ -304,7 +304,7 @@ class FullDisk:
         """Keep, if there is room."""
         if self.switch.exists():
             raise OSError(28, "No space left on device")
-        self.kept.update({evaluation.widths: evaluation for evaluation in evaluations})
+        self.kept.update({evaluation.candidate: evaluation for evaluation in evaluations})
 
 
 def test_nothing_is_answered_that_is_not_recorded(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from prunetune.cli import app
+from prunetune.cli.app import app
 from prunetune.cluster import ClusterSpec, connect
 from prunetune.cluster.storage import check_storage, is_uri, open_storage
 from prunetune.errors import ClusterError

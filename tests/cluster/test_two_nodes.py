@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prunetune.search.history import TrialHistory
-from prunetune.search.record import read_record
+from prunetune.search.run.history import TrialHistory
+from prunetune.search.run.record import read_record
 
 from .ray_nodes import Head, started_node
 
@@ -27,7 +27,7 @@ _MEASURE = """
     import os, time
     from pathlib import Path
     import ray
-    from prunetune.rewards.measure import Measure
+    from prunetune.rewards.measures.measure import Measure
 
     class Where(Measure):
         name = "where"
@@ -105,8 +105,8 @@ def test_a_search_uses_a_node_that_joins_and_outlives_it(
     assert summary["status"] == "finished"
     assert (summary["evaluations"]["asked"], summary["evaluations"]["failed"]) == (96, 0)
     (history,) = (run / "histories").iterdir()
-    asked = [candidate.widths for candidate in TrialHistory(history).load()]
-    recorded = [tuple(row) for row in read_record(run / "evaluations")["widths"].to_pylist()]
+    asked = [candidate.candidate for candidate in TrialHistory(history).load()]
+    recorded = [tuple(row) for row in read_record(run / "evaluations")["candidate"].to_pylist()]
     assert len(asked) == 96 and sorted(set(asked)) == sorted(recorded)
 
 

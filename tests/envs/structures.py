@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import strategies as st
-from prunetune.envs.budget import Budget
+from prunetune.envs.budgets import Budget
 from prunetune.envs.problem import PruningProblem
-from prunetune.models.structure import GroupInfo, LayerInfo, Structure
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.models.costs.tables import GroupInfo, LayerInfo, Structure
+from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.reward import Reward
 
 

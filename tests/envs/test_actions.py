@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import Limits, WidthMap, uniform_fraction
-from prunetune.envs.budget import Budget, minimum_widths
-from prunetune.envs.costs import table_costs
-from prunetune.models.structure import Structure
+from prunetune.envs.budgets import Budget, minimum_widths
+from prunetune.models.costs.cost import table_costs
+from prunetune.models.costs.tables import Structure
 
 from .structures import chain, structures
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prunetune.envs.budget import Budget, front_limits, parse_budgets
-from prunetune.envs.costs import ActivationMemoryCost, LatencyCost, MeasuredCost
+from prunetune.envs.budgets import Budget, front_limits, parse_budgets
 from prunetune.errors import BudgetError, UnknownNameError
-from prunetune.models.activations import ActivationTable
-from prunetune.models.latency import LatencyTable
+from prunetune.models.costs.activation_memory import ActivationTable
+from prunetune.models.costs.cost import ActivationMemoryCost, LatencyCost, MeasuredCost
+from prunetune.models.costs.latency import LatencyTable
 
 from .structures import chain
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.envs.costs import ActivationMemoryCost, table_costs
-from prunetune.models.activations import ActivationTable
-from prunetune.models.structure import Structure
+from prunetune.models.costs.activation_memory import ActivationTable
+from prunetune.models.costs.cost import ActivationMemoryCost, table_costs
+from prunetune.models.costs.tables import Structure
 
 from .structures import structures
 

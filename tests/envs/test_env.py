@@ -12,16 +12,16 @@ from gymnasium.wrappers.vector import DictInfoToList
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import uniform_fraction
-from prunetune.envs.budget import minimum_widths
-from prunetune.envs.costs import MeasuredCost, table_costs
-from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.problem import PruningProblem
 from prunetune.envs.pruning_env import PruningEnv
 from prunetune.envs.vector_env import PruningVectorEnv
 from prunetune.errors import EvaluationError
-from prunetune.models.structure import Structure
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.tables import Structure
+from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.registry import make_reward
+from prunetune.search.agents.together.environment import OneStepVectorEnv
 
 from .structures import AnalyticEvaluator, chain, problem, structures
 

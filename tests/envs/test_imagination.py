@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prunetune.envs.believed import BelievedCosts
-from prunetune.envs.costs import MeasuredCost
-from prunetune.envs.imagination import Imagination
-from prunetune.envs.learned_costs import Past
-from prunetune.envs.learned_rewards import LearnedReward, RewardKernel
-from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.past import Past
 from prunetune.envs.problem import PruningProblem
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.agents.together.believed import BelievedCosts
+from prunetune.search.agents.together.environment import OneStepVectorEnv
+from prunetune.search.agents.together.imagination import Imagination
+from prunetune.search.agents.together.learned_rewards import LearnedReward, RewardKernel
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel

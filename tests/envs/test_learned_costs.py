@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prunetune.envs.believed import BelievedCosts
-from prunetune.envs.budget import minimum_widths
-from prunetune.envs.costs import MeasuredCost
-from prunetune.envs.learned_costs import LearnedCost, Past
-from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.budgets import minimum_widths
+from prunetune.envs.past import Past
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.projection import CandidateMap
-from prunetune.envs.settle import settle
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.search.agents.together.believed import BelievedCosts
+from prunetune.search.agents.together.candidate_map import CandidateMap
+from prunetune.search.agents.together.environment import OneStepVectorEnv
+from prunetune.search.agents.together.learned_costs import LearnedCost
+from prunetune.search.agents.together.moves import settle
 
 from .structures import chain, problem
 

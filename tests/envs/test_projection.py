@@ -9,12 +9,12 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prunetune.envs.budget import Budget, minimum_widths
-from prunetune.envs.costs import MeasuredCost, table_costs
-from prunetune.envs.one_step import OneStepVectorEnv
+from prunetune.envs.budgets import Budget, minimum_widths
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.projection import CandidateMap, rescale
-from prunetune.models.structure import Structure
+from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.tables import Structure
+from prunetune.search.agents.together.candidate_map import CandidateMap, rescale
+from prunetune.search.agents.together.environment import OneStepVectorEnv
 
 from .structures import chain, problem, structures
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prunetune.envs.budget import minimum_widths
-from prunetune.envs.costs import MeasuredCost, table_costs
+from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.projection import CandidateMap
-from prunetune.envs.sensitivity import Sensitivity, narrowings
-from prunetune.models.structure import Structure, Widths
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.models import Candidate
+from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.tables import Structure
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.agents.together.allocation import Sensitivity, narrowings
+from prunetune.search.agents.together.candidate_map import CandidateMap
 
 from .structures import chain, problem, structures
 
@@ -85,7 +86,7 @@ def _measured(limit: float, slopes: Sequence[float]) -> PruningProblem:
     asked = problem(chain(SIZES.tolist()), {"own": limit}, costs=(MeasuredCost("own"),))
     evaluate = asked.evaluate
 
-    def with_cost(candidates: Sequence[Widths]) -> list[Evaluation]:
+    def with_cost(candidates: Sequence[Candidate]) -> list[Evaluation]:
         answers = zip(candidates, evaluate(candidates), strict=True)
         return [
             dataclasses.replace(answer, costs={"own": float(np.dot(slopes, widths / SIZES))})

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from prunetune.errors import NetworkError
-from prunetune.models.activations import (
+from prunetune.models.costs.activation_memory import (
     ActivationTable,
     measure_peak_activations,
     tabulate_activations,
 )
 from prunetune.models.coupling import trace_channel_groups
-from prunetune.models.slimming import slim
+from prunetune.models.reductions.channels import slim
 from torch import Tensor, nn
 
 from .networks import images_for, random_kept, traced, traced_own, widths_of

@@ -7,11 +7,11 @@ import pytest
 import torch
 from prunetune.models import ChannelGroups, slim, trace_channel_groups
 from prunetune.models.batchnorm import recalibrate_batchnorm
-from prunetune.models.layers import norms_after
+from prunetune.models.calls import norms_after
+from prunetune.models.reductions.channels import KeptChannels, kept_channels
 from prunetune.models.repair import QuickRepair, gather_moments
 from prunetune.models.repair.block import BlockRepair, BlockSchedule
 from prunetune.models.repair.full import FULL, FullRepair
-from prunetune.models.slimming import KeptChannels, kept_channels
 from torch import Tensor, nn
 
 from .networks import (

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prunetune.errors import PluginError, UnknownNameError
 from prunetune.models import CRITERIA, ChannelGroups, make_criterion, trace_channel_groups
+from prunetune.models.calls import norms_after
 from prunetune.models.criteria import Evidence, ScoreCriterion
 from prunetune.models.groups import ChannelGroup, Member
-from prunetune.models.layers import norms_after
 from prunetune.models.repair import LayerMoments, gather_moments
 from prunetune.models.repair.quick import RIDGE
 from torch import Tensor, nn

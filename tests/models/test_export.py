@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from prunetune.errors import PruneTuneError
 from prunetune.models import PruningTask, load_artifact, save_artifact, trace_channel_groups
 from prunetune.models.export import export_artifact
-from prunetune.models.slimming import slim
+from prunetune.models.reductions.channels import slim
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from prunetune.models import NETWORKS, slim
-from prunetune.models.fusion import cast_network, fold_batchnorm, resolve_precision
-from prunetune.models.layers import norms_after
+from prunetune.models.calls import norms_after
+from prunetune.models.inference.folding import cast_network, fold_batchnorm, resolve_precision
 from torch import Tensor, nn
 
 from .networks import (

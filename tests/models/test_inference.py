@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from prunetune.models import NETWORKS, slim
-from prunetune.models.fusion import cast_network, fold_batchnorm
-from prunetune.models.inference import plan_inference
-from prunetune.models.layers import norms_after
+from prunetune.models.calls import norms_after
+from prunetune.models.inference.folding import cast_network, fold_batchnorm
+from prunetune.models.inference.fused import plan_inference
 from torch import Tensor, nn
 
 from .networks import (

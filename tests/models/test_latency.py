@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prunetune.models import PruningTask, latency
+from prunetune.models import PruningTask
+from prunetune.models.calls import count_flops
+from prunetune.models.costs import latency
+from prunetune.models.costs.latency import LatencyTable, fit_latency
 from prunetune.models.coupling import trace_channel_groups
-from prunetune.models.latency import LatencyTable, fit_latency
-from prunetune.models.layers import count_flops
 from torch import nn
 
 

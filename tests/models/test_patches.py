@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.models.layers import map_size
+from prunetune.models.calls import map_size
 from prunetune.models.repair.patches import Sites, channels_at, layer_patches, sample_sites
 from torch import Tensor, nn
 

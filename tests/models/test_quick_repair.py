@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.models import slim, trace_channel_groups
-from prunetune.models.layers import map_size, norms_after
+from prunetune.models.calls import map_size, norms_after
+from prunetune.models.reductions.channels import kept_channels
 from prunetune.models.repair import LayerMoments, QuickRepair, gather_moments
 from prunetune.models.repair.moments import moments_to_store, stored_moments
 from prunetune.models.repair.patches import layer_patches, sample_sites
 from prunetune.models.repair.quick import RIDGE, covariance_with_ridge, regress_columns
-from prunetune.models.slimming import kept_channels
 from prunetune.models.statistics import TaskStatistics
 from torch import Tensor, nn
 

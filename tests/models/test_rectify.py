@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from prunetune.models import slim, trace_channel_groups
-from prunetune.models.layers import norms_after
+from prunetune.models.calls import norms_after
+from prunetune.models.reductions.channels import KeptChannels, kept_channels
 from prunetune.models.repair import QuickRepair, gather_moments
 from prunetune.models.repair.full import FULL, FullRepair
 from prunetune.models.repair.rectify import FlatParts, Rectifier, rectifiers_after
-from prunetune.models.slimming import KeptChannels, kept_channels
 from torch import Tensor, nn
 from torch.nn import functional
 

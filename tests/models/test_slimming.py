@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.models import slim
-from prunetune.models.slimming import ignore_removed, kept_channels
+from prunetune.models.reductions.channels import ignore_removed, kept_channels
 from prunetune.models.zoo import PadShortcut
 from torch import nn
 

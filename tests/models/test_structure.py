@@ -13,7 +13,14 @@ from prunetune.models import NETWORKS, ChannelGroups, Structure, slim, trace_cha
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .networks import OWN_NETWORKS, random_kept, randomise, traced, traced_own, widths_of
+from .networks import (
+    OWN_NETWORKS,
+    random_kept,
+    randomise,
+    traced,
+    traced_own,
+    widths_of,
+)
 
 
 def _counted(network: nn.Module, structure: Structure) -> tuple[int, int]:

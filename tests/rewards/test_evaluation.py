@@ -19,7 +19,7 @@ NAMES = st.text("abcdefgh-", min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(
-    widths=st.lists(st.integers(1, 4096), max_size=9),
+    candidate=st.lists(st.integers(0, 4096), max_size=9),
     measures=st.dictionaries(NAMES, st.floats(allow_nan=False), max_size=4),
     costs=st.dictionaries(NAMES, st.floats(0, 1), max_size=4),
     seconds=st.floats(0, 1e6),
@@ -27,14 +27,14 @@ NAMES = st.text("abcdefgh-", min_size=1, max_size=8)
     standard_errors=st.dictionaries(NAMES, st.floats(0, 1), max_size=4),
 )
 def test_row_round_trip_through_arrow(
-    widths: list[int],
+    candidate: list[int],
     measures: dict[str, float],
     costs: dict[str, float],
     seconds: float,
     error: str | None,
     standard_errors: dict[str, float],
 ) -> None:
-    evaluation = Evaluation(tuple(widths), measures, costs, seconds, error, standard_errors)
+    evaluation = Evaluation(tuple(candidate), measures, costs, seconds, error, standard_errors)
 
     assert Evaluation.from_row(evaluation.to_row()) == evaluation
     row = pa.Table.from_pylist([evaluation.to_row()]).to_pylist()[0]
@@ -62,7 +62,7 @@ def test_numpy_numbers_become_plain_ones() -> None:
         tuple(np.array([3, 4])), {"loss": np.float32(0.5)}, {"flops": np.float64(0.25)}
     )
 
-    assert [type(width) for width in evaluation.widths] == [int, int]
+    assert [type(width) for width in evaluation.candidate] == [int, int]
     assert type(evaluation.measures["loss"]) is float
     assert type(evaluation.costs["flops"]) is float
 
@@ -78,9 +78,9 @@ def test_later_changes_to_what_was_passed_in_do_not_show() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": (0,)}, "at least 1"),
-        ({"widths": (True,)}, "whole number"),
-        ({"widths": (1.5,)}, "whole number"),
+        ({"candidate": (-1,)}, "at least 0"),
+        ({"candidate": (True,)}, "whole number"),
+        ({"candidate": (1.5,)}, "whole number"),
         ({"measures": {"accuracy": "high"}}, "'accuracy' must be a number"),
         ({"measures": {"accuracy": True}}, "'accuracy' must be a number"),
         ({"measures": {"": 1.0}}, "non-empty"),
@@ -92,9 +92,9 @@ def test_later_changes_to_what_was_passed_in_do_not_show() -> None:
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
-        Evaluation(**{"widths": (1,), **wrong})
+        Evaluation(**{"candidate": (1,), **wrong})
 
 
 def test_row_without_widths_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="widths"):
+    with pytest.raises(EvaluationError, match="candidate"):
         Evaluation.from_row({"seconds": 1.0})

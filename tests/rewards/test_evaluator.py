@@ -22,7 +22,7 @@ from prunetune.models import (
 from prunetune.rewards import CandidateEvaluator, EvaluatorSpec, build_evaluator
 from torch.nn import functional
 
-Widths = tuple[int, ...]
+Candidate = tuple[int, ...]
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,20 @@ def awkward(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pru
     return load_task(TaskSpec(model=f"{file}:Awkward", groups="all", training=training), 0)
 
 
-def _candidates(sizes: Widths, count: int, seed: int = 0) -> list[Widths]:
+def _candidates(sizes: Candidate, count: int, seed: int = 0) -> list[Candidate]:
     draw = np.random.default_rng(seed)
     return [tuple(int(draw.integers(1, size + 1)) for size in sizes) for _ in range(count)]
 
 
 def _numbers(evaluation: Any) -> tuple[object, ...]:
-    return evaluation.widths, evaluation.measures, evaluation.costs, evaluation.error
+    return evaluation.candidate, evaluation.measures, evaluation.costs, evaluation.error
 
 
 def test_dense_evaluation_is_the_dense_networks_accuracy(
     evaluator: CandidateEvaluator, digits_task: PruningTask
 ) -> None:
     dense = evaluator.dense
-    assert dense.widths == evaluator.groups.sizes
+    assert dense.candidate == evaluator.groups.sizes
     assert dense.costs == {"flops": 1.0, "params": 1.0}
     expected = accuracy(digits_task.network, digits_task.validation)
     assert dense.measures["accuracy"] == pytest.approx(expected, abs=1e-9)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prunetune.rewards import histograms
+from prunetune.rewards.measures import histograms
 from scipy import stats
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.errors import EvaluationError, NetworkError, SpecError
 from prunetune.rewards import Batch, Measure, make_measures
-from prunetune.rewards.accuracy import Accuracy, Loss
-from prunetune.rewards.agreement import Agreement, mean_divergence
-from prunetune.rewards.feature_distance import FeatureDistance
-from prunetune.rewards.neuron_entropy import NeuronEntropy, state_counts, state_entropy
+from prunetune.rewards.measures.accuracy import Accuracy, Loss
+from prunetune.rewards.measures.agreement import Agreement, mean_divergence
+from prunetune.rewards.measures.feature_distance import FeatureDistance
+from prunetune.rewards.measures.neuron_entropy import NeuronEntropy, state_counts, state_entropy
 from scipy import special, stats
 from torch import Tensor, nn
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from prunetune.errors import EvaluationError, PluginError
 from prunetune.models import PruningTask
-from prunetune.models.layers import count_flops
-from prunetune.rewards.evaluator import EvaluatorSpec, build_evaluator
-from prunetune.rewards.own_costs import OwnCosts
+from prunetune.models.calls import count_flops
+from prunetune.models.costs.own import OwnCosts
+from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
 from torch import nn
 
 _IMAGE = torch.zeros(1, 1, 8, 8)

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from prunetune.errors import SpecError
 from prunetune.models import PruningTask
 from prunetune.rewards import Batch, CandidateEvaluator, EvaluatorSpec, build_evaluator
-from prunetune.rewards.accuracy import Accuracy, Loss
-from prunetune.rewards.agreement import Agreement
-from prunetune.rewards.feature_distance import FeatureDistance
-from prunetune.rewards.sampling import (
+from prunetune.rewards.evaluation.sampling import (
     Sample,
     anticipated_deviations,
     check_count,
     draw_sample,
     standard_error,
 )
+from prunetune.rewards.measures.accuracy import Accuracy, Loss
+from prunetune.rewards.measures.agreement import Agreement
+from prunetune.rewards.measures.feature_distance import FeatureDistance
 from torch import nn
 
 _ESTIMATED = {"accuracy", "loss", "agreement"}

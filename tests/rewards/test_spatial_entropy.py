@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.errors import EvaluationError, SpecError
 from prunetune.rewards import Batch
-from prunetune.rewards.spatial_entropy import SpatialEntropy, SpatialEntropy256
+from prunetune.rewards.measures.spatial_entropy import SpatialEntropy, SpatialEntropy256
 from scipy import stats
 from torch import Tensor, nn
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from prunetune.rewards import MEASURES, Evaluation
-from prunetune.search.history import AskedCandidate, TrialHistory
-from prunetune.search.record import EvaluationRecord, RecordKey
-from prunetune.search.run_folder import RunFolder
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.history import Asked, TrialHistory
+from prunetune.search.run.record import EvaluationRecord, RecordKey
 
 _GROUPS = {"stem": 4, "block": 8}
 
@@ -25,7 +25,7 @@ def finished_trial(
         "agent": "random",
         "seed": seed,
         "feasible": True,
-        "widths": list(widths),
+        "candidate": list(widths),
         "costs": {"flops": limit - 0.01, "params": 0.4},
         "flops": int(1e6 * (limit - 0.01)),
         "params": 40_000,
@@ -64,7 +64,7 @@ def write_run(
         history = TrialHistory(run.histories / str(trial["trial"]))
         for iteration in range(2):
             asked = [
-                AskedCandidate(
+                Asked(
                     each,
                     float(rng.random()),
                     {"flops": each[0] * each[1] / 32},

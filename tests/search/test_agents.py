@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prunetune.envs.budget import Budget
+from prunetune.envs.budgets import Budget
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.projection import rescale
 from prunetune.errors import PluginError, SpecError, UnknownNameError
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
 from prunetune.search.agents.baselines import RandomAgent, UniformAgent
 from prunetune.search.agents.black_box import CmaEsAgent, TpeAgent
 from prunetune.search.agents.policy import candidates_per_iteration
 from prunetune.search.agents.sensitivity import SensitivityAgent
-from prunetune.search.problem_spec import ProblemSpec
-from prunetune.search.spec import AgentSpec
+from prunetune.search.agents.together.candidate_map import rescale
+from prunetune.search.engine.problem_spec import ProblemSpec
+from prunetune.search.spec.reading import AgentSpec
 
 
 def _structures() -> Any:
@@ -48,7 +48,7 @@ def _best(agent: BlackBoxAgent, evaluations: int) -> float:
         iteration = agent.iterate(evaluations - asked)
         if iteration.outcome is None:
             break
-        asked += len(iteration.widths)
+        asked += len(iteration.candidates)
         rewards = iteration.outcome.rewards[iteration.outcome.feasible]
         best = max(best, rewards.max(initial=-np.inf))
     assert asked <= evaluations
@@ -59,11 +59,11 @@ def test_uniform_begins_with_the_widest_uniform_candidate_and_soon_has_no_more()
     problem = _problem()
     agent = UniformAgent(problem, 0, 100, fractions=4)
     first = agent.iterate(100)
-    assert len(first.widths) == 4
+    assert len(first.candidates) == 4
     assert first.outcome is not None and first.outcome.feasible.all()
-    np.testing.assert_array_equal(first.widths[0], problem.width_map.uniform)
+    np.testing.assert_array_equal(first.candidates[0], problem.width_map.uniform)
     # One more unit in every group would break the budget.
-    assert not problem.limits.keep(np.minimum(first.widths[:1] + 1, problem.structure.sizes))[0]
+    assert not problem.limits.keep(np.minimum(first.candidates[:1] + 1, problem.structure.sizes))[0]
     assert agent.iterate(96).outcome is None
 
 
@@ -84,8 +84,8 @@ def test_sensitivities_alone_beat_uniform_widths_and_are_asked_for_once() -> Non
     agent = SensitivityAgent(problem, 0, 100)
     narrowed = agent.iterate(100)
     sizes = problem.structure.sizes
-    assert ((narrowed.widths != sizes).sum(axis=1) <= 1).all()
-    assert len(narrowed.widths) <= 20
+    assert ((narrowed.candidates != sizes).sum(axis=1) <= 1).all()
+    assert len(narrowed.candidates) <= 20
     allocated = agent.iterate(80)
     assert allocated.outcome is not None and allocated.outcome.feasible.all()
     assert allocated.outcome.rewards.max() > _best(UniformAgent(problem, 0, 8), 8)
@@ -159,7 +159,7 @@ def test_failed_evaluations_are_infeasible_and_stop_nobody(kind: type[BlackBoxAg
 
     def every_third_fails(candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
         return [
-            Evaluation(each.widths, error="out of memory") if number % 3 == 0 else each
+            Evaluation(each.candidate, error="out of memory") if number % 3 == 0 else each
             for number, each in enumerate(healthy(candidates))
         ]
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prunetune.cli import main
+from prunetune.cli.app import main
 from prunetune.errors import BudgetError, EvaluationError, PruneTuneError
 from prunetune.models.artifact import load_artifact, verify_artifact
-from prunetune.search.comparison import run_comparison, run_search
-from prunetune.search.history import TrialHistory
-from prunetune.search.prepare import prepare
-from prunetune.search.record import read_record
+from prunetune.search.engine.preparing import prepare
+from prunetune.search.engine.runs import run_comparison, run_search
 from prunetune.search.report import write_report
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
-from prunetune.search.spec_model import SearchSpec
-from prunetune.search.summary import Summary
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.history import TrialHistory
+from prunetune.search.run.record import read_record
+from prunetune.search.run.summary import Summary
+from prunetune.search.spec.model import SearchSpec
+from prunetune.search.spec.reading import read_spec
 
 from .tensorboard_events import scalars
 
@@ -89,7 +89,7 @@ def test_every_cost_reaches_history_record_and_summary(searched: tuple[Summary, 
     for asked in history:
         assert set(asked.costs) >= set(best.budget)
         if not math.isnan(asked.reward):
-            assert asked.costs[own] == sum(width % 2 for width in asked.widths)
+            assert asked.costs[own] == sum(width % 2 for width in asked.candidate)
             within = [asked.costs["flops"] <= 0.6, asked.costs["params"] <= 0.6]
             within += [asked.costs["latency"] <= 0.97, asked.costs[own] <= 3]
             assert asked.feasible == all(within)
@@ -100,24 +100,24 @@ def test_every_cost_reaches_history_record_and_summary(searched: tuple[Summary, 
 def test_a_cost_that_breaks_in_the_middle_loses_nothing(searched: tuple[Summary, str]) -> None:
     summary, _ = searched
     history = TrialHistory(summary.folder / "histories" / summary.best[0].trial).load()
-    broken = {asked.widths for asked in history if math.isnan(asked.reward)}
-    assert broken and not any(asked.feasible for asked in history if asked.widths in broken)
+    broken = {asked.candidate for asked in history if math.isnan(asked.reward)}
+    assert broken and not any(asked.feasible for asked in history if asked.candidate in broken)
     for row in read_record(summary.folder / "evaluations").to_pylist():
         said = row["error"] or ""
-        assert ("raised ValueError: unlucky" in said) == (tuple(row["widths"]) in broken)
+        assert ("raised ValueError: unlucky" in said) == (tuple(row["candidate"]) in broken)
 
 
 def test_the_network_is_measured_as_it_is_delivered(searched: tuple[Summary, str]) -> None:
     summary, own = searched
     (best,) = summary.best
-    assert best.artifact is not None and best.costs is not None and best.widths is not None
+    assert best.artifact is not None and best.costs is not None and best.candidate is not None
     assert set(best.measured) == {own, "latency", "activation-memory"}
     assert best.measured[own] == best.costs[own]
     assert best.measured["activation-memory"] == 24832
     assert 0 < best.measured["latency"] < 1
     verified = verify_artifact(summary.folder / best.artifact)
     assert verified["measured"]["measured"] == best.measured
-    assert load_artifact(summary.folder / best.artifact).widths == best.widths
+    assert load_artifact(summary.folder / best.artifact).widths == best.candidate
 
 
 def test_curves_are_in_the_tensorboard_logs(searched: tuple[Summary, str]) -> None:

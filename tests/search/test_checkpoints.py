@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prunetune.search.checkpoints import (
+from prunetune.search.run.checkpoints import (
     TrialProgress,
     read_checkpoint,
     seal_checkpoint,

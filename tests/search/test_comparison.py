@@ -15,12 +15,12 @@ import pytest
 from prunetune.errors import BudgetError, PruneTuneError, RunFolderError, UnknownNameError
 from prunetune.models.artifact import load_artifact, verify_artifact
 from prunetune.models.progress import SilentProgress
-from prunetune.search.comparison import resume_run, run_comparison, run_search
-from prunetune.search.history import TrialHistory
-from prunetune.search.record import read_record
-from prunetune.search.spec import SearchSpec, load_spec, read_spec
-from prunetune.search.summary import Summary
-from prunetune.search.trials import comparison_trials
+from prunetune.search.engine.runs import resume_run, run_comparison, run_search
+from prunetune.search.run.history import TrialHistory
+from prunetune.search.run.record import read_record
+from prunetune.search.run.summary import Summary
+from prunetune.search.spec.reading import SearchSpec, load_spec, read_spec
+from prunetune.search.spec.trials import comparison_trials
 from tensorboardX.proto.event_pb2 import Event
 
 pytestmark = pytest.mark.ray
@@ -140,18 +140,18 @@ def test_a_reward_that_cannot_be_used_ends_its_own_searches_only(
 
 def test_all_searches_share_one_record(compared: Summary) -> None:
     widths = [
-        tuple(row) for row in read_record(compared.folder / "evaluations")["widths"].to_pylist()
+        tuple(row) for row in read_record(compared.folder / "evaluations")["candidate"].to_pylist()
     ]
     assert len(set(widths)) == len(widths) == compared.evaluations.unique
     asked = {
         each.name: TrialHistory(each).load() for each in (compared.folder / "histories").iterdir()
     }
     everything = [candidate for history in asked.values() for candidate in history]
-    assert {candidate.widths for candidate in everything} <= set(widths)
+    assert {candidate.candidate for candidate in everything} <= set(widths)
     assert len(everything) == compared.evaluations.asked == 6 * 24
     # The random agent asks for the same candidates whatever the reward.
     random = [history for name, history in asked.items() if "random" in name]
-    assert [c.widths for c in random[0]] == [c.widths for c in random[1]]
+    assert [c.candidate for c in random[0]] == [c.candidate for c in random[1]]
     for history in asked.values():
         assert [c.evaluations_before for c in history] == list(range(len(history)))
 
@@ -217,8 +217,8 @@ def test_what_is_impossible_is_refused_before_anything_is_written(
 _KILLED = """
 import os, signal, sys
 from prunetune.models.progress import SilentProgress
-from prunetune.search.comparison import run_comparison
-from prunetune.search.spec import load_spec
+from prunetune.search.engine.runs import run_comparison
+from prunetune.search.spec.reading import load_spec
 
 class Deadly(SilentProgress):
     left = int(sys.argv[2])
@@ -248,7 +248,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(
         [sys.executable, "-c", _KILLED, str(file), "40"], capture_output=True, timeout=300
     )
     assert ended.returncode == -9, ended.stderr.decode()
-    before = {tuple(row) for row in read_record(output / "evaluations")["widths"].to_pylist()}
+    before = {tuple(row) for row in read_record(output / "evaluations")["candidate"].to_pylist()}
     assert before
     summary = resume_run(output)
     assert summary.status == "finished"
@@ -256,7 +256,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(
     for trial in comparison_trials(load_spec(file)):
         whole = TrialHistory(compared.folder / "histories" / trial.name).load()
         assert TrialHistory(output / "histories" / trial.name).load() == whole
-    rows = [tuple(row) for row in read_record(output / "evaluations")["widths"].to_pylist()]
+    rows = [tuple(row) for row in read_record(output / "evaluations")["candidate"].to_pylist()]
     assert len(rows) == len(set(rows)) and before <= set(rows)
-    found = {best.trial: (best.widths, best.test_after) for best in summary.best}
-    assert found == {best.trial: (best.widths, best.test_after) for best in compared.best}
+    found = {best.trial: (best.candidate, best.test_after) for best in summary.best}
+    assert found == {best.trial: (best.candidate, best.test_after) for best in compared.best}

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunetune._plugins import resolve
-from prunetune.search.comparison import run_search
-from prunetune.search.history import TrialHistory
-from prunetune.search.spec import load_spec
+from prunetune._registry import resolve
+from prunetune.search.engine.runs import run_search
+from prunetune.search.run.history import TrialHistory
+from prunetune.search.spec.reading import load_spec
 from torch import nn
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -58,7 +58,7 @@ def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_p
     history = TrialHistory(summary.folder / "histories" / best.trial).load()
     (name,) = (cost for cost in best.budget if cost.endswith(":odd_widths"))
     odd = np.array([asked.costs[name] for asked in history])
-    np.testing.assert_array_equal(odd, [sum(w % 2 for w in asked.widths) for asked in history])
+    np.testing.assert_array_equal(odd, [sum(w % 2 for w in asked.candidate) for asked in history])
     assert best.feasible and best.measured[name] <= 1
     # By chance 5 of 16 candidates keep it.
     last = len(history) // 5

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prunetune.envs.budget import Budget
+from prunetune.envs.budgets import Budget
 from prunetune.rewards.registry import RewardSpec
-from prunetune.search.deliveries import deliveries
-from prunetune.search.history import AskedCandidate, pick_finalists
-from prunetune.search.spec_model import AgentSpec
-from prunetune.search.trials import TrialSpec
+from prunetune.search.engine.deliveries import deliveries
+from prunetune.search.run.history import Asked, pick_finalists
+from prunetune.search.spec.model import AgentSpec
+from prunetune.search.spec.trials import TrialSpec
 
 CANDIDATES = st.builds(
-    AskedCandidate,
-    widths=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    Asked,
+    candidate=st.tuples(st.integers(1, 3), st.integers(1, 2)),
     reward=st.floats(-1, 1),
     costs=st.just({"flops": 0.5}),
     feasible=st.booleans(),
@@ -23,13 +23,11 @@ CANDIDATES = st.builds(
 
 
 @given(st.lists(CANDIDATES, max_size=30), st.integers(1, 5))
-def test_finalists_are_the_best_different_feasible_ones(
-    history: list[AskedCandidate], count: int
-) -> None:
+def test_finalists_are_the_best_different_feasible_ones(history: list[Asked], count: int) -> None:
     chosen = pick_finalists(history, count)
-    feasible = {candidate.widths for candidate in history if candidate.feasible}
+    feasible = {candidate.candidate for candidate in history if candidate.feasible}
     assert all(candidate.feasible for candidate in chosen)
-    assert len({candidate.widths for candidate in chosen}) == len(chosen)
+    assert len({candidate.candidate for candidate in chosen}) == len(chosen)
     assert len(chosen) == min(count, len(feasible))
     rewards = [candidate.reward for candidate in chosen]
     assert rewards == sorted(rewards, reverse=True)
@@ -37,10 +35,10 @@ def test_finalists_are_the_best_different_feasible_ones(
 
 def test_of_equal_rewards_the_first_one_asked_for_wins() -> None:
     history = [
-        AskedCandidate((2,), 0.5, {"flops": 0.5}, True, 0),
-        AskedCandidate((1,), 0.5, {"flops": 0.4}, True, 1),
-        AskedCandidate((3,), 0.9, {"flops": 0.6}, False, 2),
-        AskedCandidate((2,), 0.5, {"flops": 0.5}, True, 3),
+        Asked((2,), 0.5, {"flops": 0.5}, True, 0),
+        Asked((1,), 0.5, {"flops": 0.4}, True, 1),
+        Asked((3,), 0.9, {"flops": 0.6}, False, 2),
+        Asked((2,), 0.5, {"flops": 0.5}, True, 3),
     ]
     assert [c.evaluations_before for c in pick_finalists(history, 3)] == [0, 1]
 
@@ -59,13 +57,13 @@ def test_a_range_delivers_the_best_of_the_whole_search_for_every_limit() -> None
     assert wanted[1].limits == {"flops": pytest.approx(0.3), "params": 0.4}
     history = [
         # Asked for at the highest limit and good enough for a lower one.
-        AskedCandidate((2,), 0.5, {"flops": 0.28, "params": 0.4}, True, 0),
+        Asked((2,), 0.5, {"flops": 0.28, "params": 0.4}, True, 0),
         # Over the limit that it was asked for, within a higher one.
-        AskedCandidate((3,), 0.7, {"flops": 0.45, "params": 0.3}, False, 1),
-        AskedCandidate((4,), 0.9, {"flops": 0.30, "params": 0.5}, False, 2),
-        AskedCandidate((5,), float("nan"), {"flops": 0.1, "params": 0.1}, False, 3),
+        Asked((3,), 0.7, {"flops": 0.45, "params": 0.3}, False, 1),
+        Asked((4,), 0.9, {"flops": 0.30, "params": 0.5}, False, 2),
+        Asked((5,), float("nan"), {"flops": 0.1, "params": 0.1}, False, 3),
     ]
-    best = [[each.widths for each in delivery.finalists(history, 1)] for delivery in wanted]
+    best = [[each.candidate for each in delivery.finalists(history, 1)] for delivery in wanted]
     assert best == [[], [(2,)], [(2,)], [(3,)], [(3,)]]
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from prunetune.models import load_artifact
-from prunetune.search.comparison import finetune_run, run_search
-from prunetune.search.finalists import _in_parallel
-from prunetune.search.record import read_record
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
-from prunetune.search.summary import Summary, read_summary, write_summary
+from prunetune.search.engine.finalists import _in_parallel
+from prunetune.search.engine.runs import finetune_run, run_search
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.record import read_record
+from prunetune.search.run.summary import Summary, read_summary, write_summary
+from prunetune.search.spec.reading import read_spec
 
 from ..commands import assert_one_sentence, invoke
 
@@ -53,7 +53,7 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     said = invoke("finetune", run.folder, "--set", "epochs=2", "--json")
     assert said.exit_code == 0
     (after,) = json.loads(said.stdout)["best"]
-    assert after["widths"] == list(before.widths or ())
+    assert after["candidate"] == list(before.candidate or ())
     assert after["test_before"] == before.test_before
     assert after["finetune_epochs"] == 2 and after["test_after"] > 0.9
     assert not torch.equal(_weights(run.folder / after["artifact"]), repaired)
@@ -70,7 +70,7 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
         called.extend(function.__name__ for function, *_ in jobs.values())
         _in_parallel(jobs, *arguments)
 
-    monkeypatch.setattr("prunetune.search.finalists._in_parallel", noted)
+    monkeypatch.setattr("prunetune.search.engine.finalists._in_parallel", noted)
     (before,) = _searched(tmp_path / "run", finalists=3).best
     assert len(before.finalists) == 3
     assert called == ["_test_dense", *3 * ["_compare"], "_finish"]
@@ -78,7 +78,7 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
     (after,) = finetune_run(tmp_path / "run", ["epochs=1"]).best
     assert called == ["_finish"]
     assert after.error is None and after.artifact is not None
-    assert (after.widths, after.finalists) == (before.widths, before.finalists)
+    assert (after.candidate, after.finalists) == (before.candidate, before.finalists)
     assert after.test_before == before.test_before
 
 
@@ -88,7 +88,7 @@ def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
     before = _weights(run.folder / full.artifact)
     (block,) = finetune_run(run.folder, ["epochs=0", "repair=block"]).best
     assert block.artifact is not None and block.test_before is not None
-    assert block.widths == full.widths
+    assert block.candidate == full.candidate
     assert not torch.equal(_weights(run.folder / block.artifact), before)
     assert block.test_before > 0.9
     assert block.test_after == block.test_before

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.errors import RunFolderError
-from prunetune.search.history import AskedCandidate, TrialHistory
+from prunetune.search.run.history import Asked, TrialHistory
 
 
-def asked(number: int, reward: float = 0.5) -> AskedCandidate:
-    return AskedCandidate((number, 2), reward, {"flops": 0.5}, True, number)
+def asked(number: int, reward: float = 0.5) -> Asked:
+    return Asked((number, 2), reward, {"flops": 0.5}, True, number)
 
 
 candidates = st.builds(
-    AskedCandidate,
-    widths=st.lists(st.integers(1, 4096), min_size=1, max_size=4).map(tuple),
+    Asked,
+    candidate=st.lists(st.integers(1, 4096), min_size=1, max_size=4).map(tuple),
     reward=st.floats(allow_nan=False),
     costs=st.dictionaries(st.sampled_from(["flops", "params", "latency"]), st.floats(0, 2)),
     feasible=st.booleans(),
@@ -29,7 +29,7 @@ candidates = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(candidates, max_size=3), max_size=12))
-def test_it_loads_what_was_written_in_order(batches: list[list[AskedCandidate]]) -> None:
+def test_it_loads_what_was_written_in_order(batches: list[list[Asked]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         history = TrialHistory(Path(folder) / "trial")
         # Written in any order: the number of the iteration decides, not the time of writing.

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from prunetune.errors import ClusterError, SpecError
-from prunetune.search.portable import PortableSpec, portable_spec
-from prunetune.search.spec import load_spec
+from prunetune.search.spec.portable import PortableSpec, portable_spec
+from prunetune.search.spec.reading import load_spec
 
 _SPEC: dict[str, Any] = {
     "task": {

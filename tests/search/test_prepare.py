@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from prunetune.search import prepare as module
-from prunetune.search.prepare import prepare
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
+from prunetune.search.engine import preparing as module
+from prunetune.search.engine.preparing import prepare
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.spec.reading import read_spec
 
 
 def test_weights_that_were_trained_for_a_run_reach_other_nodes(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from prunetune.errors import SpecError
 from prunetune.models.artifact import verify_artifact
-from prunetune.search.comparison import run_comparison, run_search
-from prunetune.search.record import read_record
+from prunetune.search.engine.runs import run_comparison, run_search
 from prunetune.search.report.write import write_report
-from prunetune.search.spec import SearchSpec, read_spec
-from prunetune.search.summary import Summary
+from prunetune.search.run.record import read_record
+from prunetune.search.run.summary import Summary
+from prunetune.search.spec.reading import SearchSpec, read_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "cache_folder")]
 

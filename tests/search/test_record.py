@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.errors import RunFolderError
-from prunetune.rewards.evaluation import Evaluation
-from prunetune.search.record import EvaluationRecord, RecordKey, read_record
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
 
 KEY = RecordKey(task="resnet20", evaluator="1", precision="fp32", repair="quick")
 
@@ -36,7 +36,7 @@ fractions = st.dictionaries(
 )
 evaluations = st.builds(
     Evaluation,
-    widths=st.lists(st.integers(1, 4096), min_size=1, max_size=5).map(tuple),
+    candidate=st.lists(st.integers(1, 4096), min_size=1, max_size=5).map(tuple),
     measures=numbers,
     costs=fractions,
     seconds=st.floats(0, 1e6),
@@ -55,7 +55,7 @@ def test_whatever_is_appended_is_found_again_after_reopening(
         for batch in batches:
             record.append(batch)
             for item in batch:
-                first.setdefault(item.widths, item)
+                first.setdefault(item.candidate, item)
         reopened = EvaluationRecord(folder, KEY)
         assert len(record) == len(reopened) == len(first) == reopened.table().num_rows
         for widths, expected in first.items():
@@ -215,7 +215,7 @@ def test_two_processes_write_while_a_third_reads(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    widths = [row[0] for row in read_record(tmp_path).column("widths").to_pylist()]
+    widths = [row[0] for row in read_record(tmp_path).column("candidate").to_pylist()]
     assert sorted(widths) == list(range(1, 121))
 
 

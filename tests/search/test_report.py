@@ -18,9 +18,9 @@ from prunetune.errors import RunFolderError
 from prunetune.search.report import comparison_rows, judgements, load_results, write_report
 from prunetune.search.report.fidelity import rank_correlation, reward_fidelities
 from prunetune.search.report.figures import pareto_front
-from prunetune.search.report.statistics import compare_paired, estimate_median
+from prunetune.search.report.significance import compare_paired, estimate_median
 from prunetune.search.report.table import displayed
-from prunetune.search.run_folder import RunFolder
+from prunetune.search.run.folder import RunFolder
 
 from .runs import finished_trial, write_run
 

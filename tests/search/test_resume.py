@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from prunetune.errors import RunFolderError, SpecError
-from prunetune.rewards.evaluation import Evaluation
-from prunetune.search.comparison import resume_run, run_search
-from prunetune.search.history import AskedCandidate, TrialHistory
-from prunetune.search.record import EvaluationRecord, RecordKey, read_record
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.run_record import RunRecord
-from prunetune.search.spec import read_spec
-from prunetune.search.summary import Summary, read_summary
+from prunetune.rewards.evaluation.evaluation import Evaluation
+from prunetune.search.engine.runs import resume_run, run_search
+from prunetune.search.run.exclusive_record import RunRecord
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.history import Asked, TrialHistory
+from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
+from prunetune.search.run.summary import Summary, read_summary
+from prunetune.search.spec.reading import read_spec
 
 pytestmark = pytest.mark.ray
 
@@ -72,12 +72,12 @@ def run(finished: Summary, tmp_path: Path) -> Path:
     return copy
 
 
-def _history(run: Path) -> list[AskedCandidate]:
+def _history(run: Path) -> list[Asked]:
     return TrialHistory(run / "histories" / _TRIAL).load()
 
 
 def _recorded(run: Path) -> list[tuple[int, ...]]:
-    return [tuple(widths) for widths in read_record(run / "evaluations")["widths"].to_pylist()]
+    return [tuple(widths) for widths in read_record(run / "evaluations")["candidate"].to_pylist()]
 
 
 def _checkpoints(run: Path) -> list[Path]:
@@ -191,17 +191,17 @@ def test_lost_candidates_get_another_chance_and_failed_ones_do_not(
     summary = resume_run(run)
     assert summary.evaluations.failed == 1
     assert summary.evaluations.unique == rows.num_rows
-    errors = {tuple(r["widths"]): r["error"] for r in record.table().to_pylist()}
+    errors = {tuple(r["candidate"]): r["error"] for r in record.table().to_pylist()}
     assert (errors[first], errors[second]) == (None, "ValueError: its own fault")
-    rewards = {candidate.widths: candidate.reward for candidate in _history(run)}
-    assert rewards[first] == {c.widths: c.reward for c in _history(finished.folder)}[first]
+    rewards = {candidate.candidate: candidate.reward for candidate in _history(run)}
+    assert rewards[first] == {c.candidate: c.reward for c in _history(finished.folder)}[first]
 
 
 _STOPPED = """
 import sys
 from prunetune.models.progress import SilentProgress
-from prunetune.search.comparison import run_search
-from prunetune.search.spec import read_spec
+from prunetune.search.engine.runs import run_search
+from prunetune.search.spec.reading import read_spec
 
 class Telling(SilentProgress):
     def advance(self, units=1):

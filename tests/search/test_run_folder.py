@@ -12,7 +12,7 @@ from pathlib import Path
 import prunetune
 import pytest
 from prunetune.errors import RunFolderError
-from prunetune.search.run_folder import FORMAT, RunFolder, write_durably
+from prunetune.search.run.folder import FORMAT, RunFolder, write_durably
 
 SPEC = {"task": {"model": "resnet20"}, "budgets": {"flops": 0.5}, "seed": 0}
 

@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from prunetune.search.comparison import run_comparison
-from prunetune.search.rungs import Rungs, stopped_at
-from prunetune.search.spec import read_spec
-from prunetune.search.spec_model import StoppingSpec
+from prunetune.search.engine.rungs import Rungs, stopped_at
+from prunetune.search.engine.runs import run_comparison
+from prunetune.search.spec.model import StoppingSpec
+from prunetune.search.spec.reading import read_spec
 
 _BUDGETS = {"flops": 0.5}
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from prunetune.search.signals import ended_by_signals
+from prunetune.search.engine.signals import ended_by_signals
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

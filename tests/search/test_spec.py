@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from prunetune.errors import SpecError
-from prunetune.search.spec import SearchSpec, load_spec
+from prunetune.search.spec.reading import SearchSpec, load_spec
 
 MINIMAL = "task: {model: digits-net}\nbudgets: {flops: 0.5}\n"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from prunetune.errors import RunFolderError, SpecError
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.spec import read_spec
-from prunetune.search.spec_model import SearchSpec
-from prunetune.search.stored import check_same_spec, holds_run, opened_run, stored
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.location import check_same_spec, holds_run, opened_run, stored
+from prunetune.search.spec.model import SearchSpec
+from prunetune.search.spec.reading import read_spec
 
 
 def _spec(output: str | None = None, storage: str | None = None, seed: int = 0) -> SearchSpec:

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 from prunetune.errors import RunFolderError
-from prunetune.search.run_folder import RunFolder
-from prunetune.search.summary import Best, Counts, Dense, Summary, read_summary, write_summary
+from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.summary import (
+    Best,
+    Counts,
+    Dense,
+    Summary,
+    read_summary,
+    write_summary,
+)
 
 
 def _summary(folder: RunFolder) -> Summary:
@@ -31,7 +38,7 @@ def _summary(folder: RunFolder) -> Summary:
                 evaluations=48,
                 feasible_candidates=40,
                 feasible=True,
-                widths=(3, 4),
+                candidate=(3, 4),
                 test_after=0.97,
             ),
         ),

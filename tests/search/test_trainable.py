@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prunetune.envs.costs import MeasuredCost
 from prunetune.errors import SpecError
-from prunetune.search import problem_spec
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.models.costs.registry import CostTables
 from prunetune.search.agents import make_agent
-from prunetune.search.cost_tables import CostTables
-from prunetune.search.history import AskedCandidate, TrialHistory
-from prunetune.search.problem_spec import ProblemSpec
-from prunetune.search.spec_model import AgentSpec
-from prunetune.search.trainable import SearchTrial, TrialContext
+from prunetune.search.engine import problem_spec
+from prunetune.search.engine.problem_spec import ProblemSpec
+from prunetune.search.engine.trial import SearchTrial, TrialContext
+from prunetune.search.run.history import Asked, TrialHistory
+from prunetune.search.spec.model import AgentSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "evaluated_here")]
 
@@ -127,8 +127,8 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     ]
     first, second = (history.load() for history in histories)
     # The sampled actions, as widths.
-    assert [each.widths for each in first] == [each.widths for each in second]
-    assert len({each.widths for each in second[-8:]}) > 1
+    assert [each.candidate for each in first] == [each.candidate for each in second]
+    assert len({each.candidate for each in second[-8:]}) > 1
 
 
 def _problem(budgets: dict[str, float], **options: Any) -> Any:
@@ -150,13 +150,13 @@ def _plain(budgets: dict[str, float | str]) -> ProblemSpec:
 def test_a_problem_knows_what_was_asked_for_and_what_failed(tmp_path: Path) -> None:
     widths = [(8, 16, 16, 32), (7, 16, 16, 32)]
     asked = [
-        AskedCandidate(widths[0], 0.9, {"flops": 0.4, "odd": 0.25}, True, 0),
-        AskedCandidate(widths[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
+        Asked(widths[0], 0.9, {"flops": 0.4, "odd": 0.25}, True, 0),
+        Asked(widths[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
     ]
     TrialHistory(tmp_path).write(0, asked)
     plain = _plain({"flops": 0.5})
     past = plain.model_copy(update={"history": tmp_path}).build().past()
-    assert past.widths.tolist() == [list(each) for each in widths]
+    assert past.candidates.tolist() == [list(each) for each in widths]
     np.testing.assert_array_equal(past.costs["flops"], [0.4, np.nan])
     np.testing.assert_array_equal(past.costs["odd"], [0.25, np.nan])
     assert plain.build().past().widths.size == 0

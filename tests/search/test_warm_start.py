@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prunetune.envs.learned_costs import Past
+from prunetune.envs.past import Past
 from prunetune.envs.problem import PruningProblem
-from prunetune.envs.sensitivity import Sensitivity
 from prunetune.errors import SpecError
-from prunetune.models.structure import Widths
-from prunetune.rewards.evaluation import Evaluation
+from prunetune.models import Candidate
+from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents.lagrangian import LagrangianAgent
+from prunetune.search.agents.together.allocation import Sensitivity
 from prunetune.search.agents.warm_start import read_sensitivity, write_sensitivity
-from prunetune.search.checkpoints import TrialProgress, seal_checkpoint
-from prunetune.search.problem_spec import ProblemSpec
-from prunetune.search.spec import SearchSpec
+from prunetune.search.engine.problem_spec import ProblemSpec
+from prunetune.search.run.checkpoints import TrialProgress, seal_checkpoint
+from prunetune.search.spec.reading import SearchSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -77,13 +77,13 @@ def _remembering(problem: PruningProblem) -> PruningProblem:
     """The problem with a past: what its evaluator was asked for in earlier calls."""
     asked: list[Evaluation] = []
 
-    def evaluate(candidates: Sequence[Widths]) -> Sequence[Evaluation]:
+    def evaluate(candidates: Sequence[Candidate]) -> Sequence[Evaluation]:
         evaluations = problem.evaluate(candidates)
         asked.extend(evaluations)
         return evaluations
 
     def past() -> Past:
-        widths = np.array([each.widths for each in asked], dtype=np.int64)
+        widths = np.array([each.candidate for each in asked], dtype=np.int64)
         return Past(widths, np.array([each.measures["accuracy"] for each in asked]))
 
     return dataclasses.replace(problem, evaluate=evaluate, past=past)
@@ -223,7 +223,7 @@ def test_imagination_that_cannot_be_had_is_refused(make: Make) -> None:
 
 
 def test_the_run_is_meant_relative_to_the_spec(tmp_path: Path) -> None:
-    from prunetune.search.spec import load_spec
+    from prunetune.search.spec.reading import load_spec
 
     (tmp_path / "spec.yaml").write_text(
         "task: {model: digits-net, data: digits}\nbudgets: {flops: 0.5}\n"

@@ -1,0 +1,255 @@
+"""The command line. Everything slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from .. import __version__
+from .commands import (
+    AsJson,
+    Output,
+    Overrides,
+    Resume,
+    RunPath,
+    SpecPath,
+    conclude,
+    interrupted,
+    plainly,
+    run_spec,
+)
+from .jobs import jobs
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="prunetune",
+    help="Find the layer-by-layer widths of a trained network under hard compute budgets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"prunetune {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@plainly
+def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJson = False) -> None:
+    """The whole story on embedded data, in a few minutes.
+
+    Trains a small network on scikit-learn's digits, searches for smaller ones under two budgets
+    with two rewards, fine-tunes the best, and compares. Nothing is downloaded.
+
+    Example: prunetune quickstart --output runs/first
+    """
+    import torch
+
+    from ..search.quickstart import quickstart_spec
+
+    # Several threads only wait for each other on a network this small.
+    torch.set_num_threads(1)
+    run_spec(quickstart_spec(overrides or ()), output, as_json, comparison=True)
+
+
+@app.command()
+@plainly
+def search(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find a smaller network within the budgets.
+
+    One search: one agent, one reward, one set of budgets, one seed.
+
+    Example: prunetune search examples/resnet20_cifar10.yaml --set budgets.flops=0.4
+    """
+    from ..search.spec.reading import load_spec
+
+    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=False, resume=resume)
+
+
+@app.command()
+@plainly
+def compare(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare rewards, budgets and agents over seeds.
+
+    Runs a grid of searches (rewards x budgets x agents x seeds) under Ray Tune.
+
+    Example: prunetune compare examples/entropy_vs_accuracy.yaml --set compare.seeds=3
+    """
+    from ..search.spec.reading import load_spec
+
+    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=True, resume=resume)
+
+
+@app.command()
+@plainly
+def resume(
+    run: RunPath,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates each search may ask for in all; a longer search."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a search or comparison after anything.
+
+    Ctrl-C, a crash or a lost machine: no evaluation is lost, and none is repeated.
+
+    Example: prunetune resume runs/resnet20_cifar10-1
+    """
+    from ..search.engine.runs import resume_run
+    from ..search.run.location import opened_run
+    from .console import shown_progress
+
+    with opened_run(run) as folder:
+        try:
+            with shown_progress() as progress:
+                summary = resume_run(folder, progress, evaluations=evaluations)
+        except KeyboardInterrupt:
+            interrupted(run)
+        conclude(summary.folder, as_json)
+
+
+@app.command()
+@plainly
+def finetune(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the spec's finetune; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune what a run found anew, otherwise.
+
+    Nothing is searched again. The run's networks, its report and its spec are replaced; a run
+    that was interrupted goes on first.
+
+    Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
+    """
+    from ..search.engine.runs import finetune_run
+    from ..search.run.location import opened_run
+    from .console import shown_progress
+
+    with opened_run(run) as folder:
+        try:
+            with shown_progress() as progress:
+                summary = finetune_run(folder, overrides or (), progress)
+        except KeyboardInterrupt:
+            interrupted(run)
+        conclude(summary.folder, as_json)
+
+
+@app.command()
+@plainly
+def report(run: RunPath, as_json: AsJson = False) -> None:
+    """Write tables, pictures and an offline page.
+
+    They go to RUN/report, from what the run's folder holds, finished or not.
+
+    Example: prunetune report runs/quickstart-1
+    """
+    from ..search.run.location import opened_run
+
+    with opened_run(run) as folder:
+        conclude(folder, as_json)
+
+
+@app.command()
+@plainly
+def verify(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild and recount the network of an artifact.
+
+    Example: prunetune verify runs/quickstart-1/best/TRIAL
+    """
+    from ..models.artifact import verify_artifact
+
+    facts = verify_artifact(artifact)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name}: {value}")
+    typer.echo("Verified. FLOPs = 2 x multiply-accumulates at batch 1.")
+
+
+@app.command()
+@plainly
+def export(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="onnx or torch-export.")
+    ] = "torch-export",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Must not exist yet.")
+    ] = None,
+) -> None:
+    """Write the network of an artifact as one file that runs without prunetune.
+
+    Its outputs are compared with the network's before it gets its name.
+
+    Example: prunetune export runs/quickstart-1/best/TRIAL --format onnx
+    """
+    from ..models.export import export_artifact
+
+    written = export_artifact(artifact, cast("Any", form), output)
+    typer.echo(f"{written}: takes normalised images [N, C, H, W], gives logits [N, classes].")
+
+
+@app.command("list")
+@plainly
+def list_names(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="models, data, rewards, criteria or agents.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List the names that a spec may use.
+
+    Example: prunetune list rewards
+    """
+    from .._registry import pick
+    from ..search.names import KINDS
+
+    names = pick("kind", kind, KINDS)()
+    if as_json:
+        typer.echo(json.dumps(names, indent=2))
+        return
+    width = max(map(len, names))
+    for name, meaning in names.items():
+        typer.echo(f"{name:{width}}  {meaning}".rstrip())
+
+
+# Commands for clusters are listed beside the others.
+app.add_typer(jobs)
+
+
+def main() -> Any:
+    """The entry point of the ``prunetune`` command."""
+    return app(prog_name="prunetune")

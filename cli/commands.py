@@ -1,0 +1,160 @@
+"""What commands share: their options, running a spec, and mistakes as one sentence."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
+
+import typer
+
+from ..errors import PruneTuneError, SpecError
+
+if TYPE_CHECKING:
+    from ..search.spec.reading import SearchSpec
+
+__all__ = [
+    "AsJson",
+    "Output",
+    "Overrides",
+    "Resume",
+    "RunPath",
+    "SpecPath",
+    "conclude",
+    "interrupted",
+    "plainly",
+    "run_spec",
+]
+
+_USER_MISTAKE = 2
+_INTERRUPTED = 130
+
+_P = ParamSpec("_P")
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URI.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the spec; repeatable."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="The run folder; must not exist yet."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in the output folder if there is one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+
+
+def plainly(command: Callable[_P, None]) -> Callable[_P, None]:
+    """Turn what the user did wrong, or Ctrl-C, into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except PruneTuneError as error:
+            # What a worker raised comes wrapped in Ray's own error, whose text is a traceback.
+            _fail(str(getattr(error, "cause", None) or error))
+        except BrokenPipeError:
+            # The reader of our output has gone, as with `| head`; that is no mistake.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename}: {error.strerror}; check the path and its permissions.")
+        except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return wrapped
+
+
+def _fail(message: str) -> NoReturn:
+    sentence = " ".join(message.split())
+    # What a user's own object raised rarely ends like a sentence.
+    end = "" if sentence.endswith((".", "?", "!")) else "."
+    typer.echo(f"Error: {sentence}{end}", err=True)
+    raise typer.Exit(_USER_MISTAKE)
+
+
+def interrupted(run: Path | str | None) -> NoReturn:
+    """Say what Ctrl-C left behind, and exit."""
+    kept = (
+        "before the run began; nothing was written."
+        if run is None
+        else f"no evaluation is lost. Continue with `prunetune resume {run}`."
+    )
+    typer.echo(f"Interrupted: {kept}", err=True)
+    raise typer.Exit(_INTERRUPTED)
+
+
+def _begun_since(began: float, output: Path | None) -> Path | None:
+    """The run folder that this process made, if it got so far."""
+    chosen = [output] if output is not None else list(Path("runs").glob("*"))
+    made = [run for run in chosen if (run / "summary.json").exists()]
+    newest = max(made, key=lambda run: run.stat().st_mtime, default=None)
+    return newest if newest is not None and newest.stat().st_mtime >= began - 1 else None
+
+
+def run_spec(
+    spec: SearchSpec,
+    output: Path | None,
+    as_json: bool,
+    comparison: bool,
+    resume: bool = False,
+) -> None:
+    """Run a search or a comparison and print the results.
+
+    Args:
+        spec: The spec.
+        output: Replaces the spec's.
+        as_json: Print JSON.
+        comparison: Run the spec's whole grid.
+        resume: Continue the run that is in the output folder, if there is one.
+    """
+    from ..search.engine.runs import resume_run, run_comparison, run_search
+    from ..search.run.location import check_same_spec, holds_run, stored
+    from ..search.spec.model import CompareSpec
+    from .console import shown_progress
+
+    if not comparison:
+        spec = spec.model_copy(update={"compare": CompareSpec()})
+    if output is not None:
+        spec = spec.model_copy(update={"output": output})
+    if resume and spec.output is None:
+        raise SpecError("To continue a run, --resume needs its folder: add --output DIR.")
+    began = time.time()
+    with stored(spec, resume) as run:
+        spec = spec.model_copy(update={"output": run.folder})
+        try:
+            with shown_progress() as progress:
+                if resume and run.folder is not None and holds_run(run.folder):
+                    check_same_spec(run.folder, spec)
+                    summary = resume_run(run.folder, progress, evaluations=spec.evaluations)
+                else:
+                    summary = (run_comparison if comparison else run_search)(spec, progress)
+        except KeyboardInterrupt:
+            begun = _begun_since(began, run.folder)
+            interrupted(begun and (run.address or begun))
+        conclude(summary.folder, as_json)
+
+
+def conclude(run: Path, as_json: bool) -> None:
+    """Write the report and print the results."""
+    from ..search.report import print_results, write_report
+
+    page, results = write_report(run)
+    if as_json:
+        typer.echo(
+            json.dumps({**results.summary.model_dump(mode="json"), "report": str(page)}, indent=2)
+        )
+    else:
+        print_results(results)
+        typer.echo(f"Report: {page}")

@@ -1,0 +1,156 @@
+"""Building the network of a candidate: slim, repair, recalibrate or align."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .batchnorm import recalibrate_batchnorm
+from .inference.folding import Precision, place_images, resolve_precision
+from .reductions.channels import kept_channels, slim
+from .repair.align import Alignment
+from .repair.block import BlockRepair
+from .repair.full import FULL, LIGHT, Effort, FullRepair
+from .repair.quick import QuickRepair
+from .space import Candidate
+from .statistics import TaskStatistics
+from .task import PruningTask
+
+__all__ = ["CandidateBuilder", "FinalRepair", "Finish", "Repair"]
+
+Repair = Literal["none", "quick", "light", "full"]
+"""What is fast enough for every candidate of a search, or nearly."""
+
+FinalRepair = Literal["full", "block"]
+"""What the best candidates of a search get."""
+
+Finish = Callable[[nn.Module, Candidate], None]
+"""Changes a slim network of these widths in place; see :meth:`CandidateBuilder.finish`."""
+
+_CPU = torch.device("cpu")
+_EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
+
+
+class CandidateBuilder:
+    """Builds the networks of candidates from one dense network.
+
+    Args:
+        task: The task.
+        statistics: Its statistics.
+        precision: That light and full repair run candidates in, on the processor; ``auto`` and
+            ``bf16`` take bf16 where the processor computes with it.
+    """
+
+    def __init__(
+        self, task: PruningTask, statistics: TaskStatistics, precision: Precision = "auto"
+    ) -> None:
+        self._task = task
+        # Candidates are repaired on the processor, wherever they are evaluated.
+        asked: Precision = "fp32" if precision == "fp32" else "auto"
+        self._precision = resolve_precision(asked, torch.device("cpu"))
+        self.statistics = statistics
+        self._quick = QuickRepair(
+            task.network, statistics.moments, statistics.norms, statistics.input_rankings()
+        )
+        self._by_effort: dict[Effort, FullRepair] = {}
+        self._finish: dict[Repair, Finish] = {}
+
+    def slim(self, widths: Candidate, repair: Repair) -> nn.Module:
+        """The slim network, repaired but not recalibrated, sharing what did not change.
+
+        For reading only: changing its parameters in place may change the dense network's.
+
+        Args:
+            widths: Units kept per group.
+            repair: How the layers that read slimmed groups are corrected.
+        """
+        kept = self.statistics.kept_units(widths)
+        groups = self.statistics.groups
+        slimmed = slim(self._task.network, groups, kept)
+        if repair == "none":
+            return slimmed
+        channels = kept_channels(self._task.network, groups, kept)
+        self._quick.apply(slimmed, channels)
+        if repair in _EFFORTS:
+            return self._full_repair(_EFFORTS[repair]).apply(slimmed, channels)
+        return slimmed
+
+    def build(self, widths: Candidate, repair: Repair | FinalRepair) -> nn.Module:
+        """A network of its own, float32, ready to be used, trained or saved.
+
+        Args:
+            widths: Units kept per group.
+            repair: As for :meth:`slim`, or ``block``: full repair, then block by block (see
+                :class:`BlockRepair`). After ``none`` and ``quick`` follows what :meth:`finish`
+                does, on all calibration images.
+        """
+        if repair == "block":
+            network = self._block_repaired(widths)
+        else:
+            network = copy.deepcopy(self.slim(widths, repair))
+            # What can be trained must not come out of inference mode.
+            with torch.inference_mode(False):
+                if repair not in self._finish:
+                    self._finish[repair] = self.finish(repair, self._task.calibration)
+                self._finish[repair](network, widths)
+        network.requires_grad_(True)
+        return network
+
+    def finish(
+        self,
+        repair: Repair,
+        images: Tensor,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: torch.device = _CPU,
+    ) -> Finish:
+        """What has to follow :meth:`slim` before a candidate can be evaluated.
+
+        After ``none`` that is recalibration of BatchNorm, after ``quick`` :class:`Alignment`, and
+        after the others nothing.
+
+        Args:
+            repair: As for :meth:`slim`.
+            images: Calibration images, float32 [N, C, H, W], run as one batch.
+            precision: Of the candidates.
+            device: Theirs.
+
+        Returns:
+            Called with a candidate, whose BatchNorm layers and classifier are its own, and its
+            widths; changes it in place.
+        """
+        if repair not in ("none", "quick"):
+            return lambda network, widths: None
+        placed = place_images(images, precision, device)
+        if repair == "none":
+            return lambda network, widths: recalibrate_batchnorm(network, [placed])
+        statistics = self.statistics
+        alignment = Alignment(self._task.network, statistics.norms, images, device)
+
+        def align(network: nn.Module, widths: Candidate) -> None:
+            kept = statistics.kept_units(widths)
+            channels = kept_channels(self._task.network, statistics.groups, kept)
+            alignment.apply(network, channels, placed)
+
+        return align
+
+    def _block_repaired(self, widths: Candidate) -> nn.Module:
+        statistics = self.statistics
+        kept = statistics.kept_units(widths)
+        return BlockRepair(self._task.network, self._task.calibration).apply(
+            self.slim(widths, "full"), kept_channels(self._task.network, statistics.groups, kept)
+        )
+
+    def _full_repair(self, effort: Effort) -> FullRepair:
+        if effort not in self._by_effort:
+            self._by_effort[effort] = FullRepair(
+                self._task.network,
+                self._task.calibration,
+                self.statistics.moments,
+                effort,
+                self._precision,
+            )
+        return self._by_effort[effort]

@@ -1,0 +1,1 @@
+"""Costs: what a candidate costs, tabulated or measured, in one registry."""

@@ -1,0 +1,1 @@
+"""Preparing a network for fast inference: precision, folding, fused convolutions."""

@@ -1,0 +1,1 @@
+"""Evaluations: all measures and costs of a candidate, and what computes them."""

@@ -1,0 +1,1 @@
+"""Measures: numbers from one pass of a candidate over the validation images."""

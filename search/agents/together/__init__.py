@@ -1,0 +1,1 @@
+"""The default agent: one step decides a whole candidate."""

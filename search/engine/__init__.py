@@ -1,0 +1,1 @@
+"""What runs searches: preparing, the trial under Tune, finalists, deliveries, progress."""

@@ -1,0 +1,150 @@
+"""What a run says of its best candidates, and their networks in ``best/``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ... import __version__
+from ...errors import EvaluationError
+from ...models.artifact import save_artifact
+from ...models.costs.registry import measure_costs
+from ...models.progress import Progress
+from ..run.folder import RunFolder
+from ..run.history import Asked
+from ..run.summary import Best
+from ..spec.model import SearchSpec
+from .deliveries import Delivery
+from .finalists import Finished
+from .preparing import Prepared
+from .rungs import stopped_at
+
+__all__ = ["BestMaker", "count_asked"]
+
+# What of a `Best` its artifact says of itself.
+_MEASURED = {
+    "costs",
+    "measured",
+    "flops",
+    "params",
+    "validation",
+    "validation_after",
+    "test_before",
+    "test_after",
+}
+
+
+@dataclass(frozen=True)
+class BestMaker:
+    """Makes the entries of a run's summary, and the artifacts that they name.
+
+    Attributes:
+        folder: The run.
+        spec: Its spec.
+        prepared: What its candidates were evaluated with.
+        progress: Told of costs that cannot be measured.
+    """
+
+    folder: RunFolder
+    spec: SearchSpec
+    prepared: Prepared
+    progress: Progress
+
+    def without_network(self, delivery: Delivery, asked: Sequence[Asked], reason: str) -> Best:
+        """What there is to say where no network came about.
+
+        Args:
+            delivery: The network that was wanted.
+            asked: All candidates of its search.
+            reason: For people.
+        """
+        return Best(**self._common(delivery, asked), error=reason)
+
+    def with_network(
+        self,
+        delivery: Delivery,
+        asked: Sequence[Asked],
+        candidate: Asked,
+        finished: Finished,
+    ) -> Best:
+        """Measure a finished network's costs and write its artifact.
+
+        Args:
+            delivery: The network that was wanted.
+            asked: All candidates of its search.
+            candidate: The one that was chosen.
+            finished: Its network.
+        """
+        structure = self.prepared.evaluator.groups.structure
+        delivered: dict[str, float] = {}
+        try:
+            delivered = measure_costs(delivery.budget, finished.network, self.prepared.task)
+        except EvaluationError as error:
+            # The network is there all the same; nobody must lose it to a cost that broke.
+            self.progress.note(f"{delivery.trial.title}: {error}")
+        best = Best(
+            **self._common(delivery, asked),
+            # Finalists keep the tabulated limits; a cost of the user's own may have moved since.
+            feasible=self.prepared.costs.keeps_own(delivery.limits, delivered),
+            candidate=candidate.candidate,
+            costs=dict(candidate.costs),
+            measured=delivered,
+            flops=int(structure.flops(candidate.candidate)),
+            params=int(structure.params(candidate.candidate)),
+            search_reward=candidate.reward,
+            found_after=candidate.evaluations_before,
+            validation=finished.validation,
+            validation_after=finished.validation_after,
+            test_before=finished.test_before,
+            test_after=finished.test_after,
+            finetune_epochs=self.spec.finetune.epochs,
+            artifact=f"best/{delivery.name}",
+        )
+        self._save(delivery, finished, best)
+        return best
+
+    def _save(self, delivery: Delivery, finished: Finished, best: Best) -> None:
+        task, groups = self.prepared.task, self.prepared.evaluator.groups.structure.groups
+        assert best.artifact is not None
+        save_artifact(
+            self.folder.path / best.artifact,
+            finished.network,
+            model=self.spec.task.model,
+            num_classes=task.num_classes,
+            input_shape=task.input_shape,
+            kept={g.name: list(units) for g, units in zip(groups, finished.kept, strict=True)},
+            scope=self.spec.task.groups,
+            provenance={
+                "prunetune": __version__,
+                "run": self.folder.name,
+                "task": task.digest,
+                "budgets": dict(delivery.limits),
+                "criterion": self.spec.criterion,
+                "trial": delivery.trial.model_dump(mode="json"),
+                "finetune": self.spec.finetune.model_dump(mode="json"),
+            },
+            measured=best.model_dump(mode="json", include=_MEASURED),
+        )
+
+    def _common(self, delivery: Delivery, asked: Sequence[Asked]) -> dict[str, Any]:
+        trial, several = delivery.trial, delivery.is_one_of_several
+        return {
+            "trial": delivery.name,
+            "search": trial.name if several else None,
+            "limits": delivery.limits if several else {},
+            "reward": trial.reward.name,
+            "budget": delivery.budget,
+            "agent": trial.agent.name,
+            "seed": trial.seed,
+            "stopped": stopped_at(self.folder.rungs, trial.name) is not None,
+            **count_asked(asked),
+        }
+
+
+def count_asked(asked: Sequence[Asked]) -> dict[str, int]:
+    """How many candidates a search asked for, by the names that `Best` has for them."""
+    return {
+        "evaluations": len(asked),
+        "feasible_candidates": sum(candidate.feasible for candidate in asked),
+    }

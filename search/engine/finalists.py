@@ -1,0 +1,218 @@
+"""From the best candidates of each search to its network: repair, fine-tuning, one test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...cluster.resources import EvaluatorResources, check_room
+from ...cluster.worker import sentence
+from ...errors import ClusterError, EvaluationError, PruneTuneError
+from ...models.data.source import Indices
+from ...models.progress import Progress
+from ...models.space import Candidate
+from ...models.training import accuracy, train
+from ...rewards.measures.agreement import mean_divergence
+from ..run.history import Asked
+from ..spec.model import FinetuneSpec
+from .preparing import PreparedFactory
+
+__all__ = ["Finished", "finish_candidates", "test_dense"]
+
+_LOOK_SECONDS = 10.0
+# Tells good candidates apart by fewer images than their accuracy does.
+_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A candidate's network and its accuracies, which are fractions.
+
+    Attributes:
+        network: Slim, repaired, fine-tuned; on the CPU, float32, in evaluation mode.
+        kept: Units kept of every channel group, in the order of groups.
+        validation: On the validation images after the repair.
+        validation_after: The same after fine-tuning.
+        test_before: On the test images after the repair, before fine-tuning.
+        test_after: The same after fine-tuning.
+    """
+
+    network: nn.Module
+    kept: tuple[tuple[int, ...], ...]
+    validation: float
+    validation_after: float
+    test_before: float
+    test_after: float
+
+
+def finish_candidates(
+    factory: PreparedFactory,
+    finalists: Mapping[str, Sequence[Asked]],
+    finetune: FinetuneSpec,
+    resources: Mapping[str, float],
+    progress: Progress,
+    arrived: Callable[[str, Asked, Finished | PruneTuneError], None],
+) -> None:
+    """Choose among fully repaired finalists, train and test the best of each trial, in parallel.
+
+    Candidates that several trials chose are worked on once. Of several finalists the one is taken
+    that, fully repaired, agrees best with the dense network on the validation images; the test
+    images are looked at once per network, when nothing is left to decide.
+
+    Args:
+        factory: Builds task and evaluator.
+        finalists: By name of trial, at least one each.
+        finetune: How the best are repaired and trained.
+        resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
+        progress: Told of every piece that is done.
+        arrived: Called once per trial, as soon as its network is there, or cannot be had; a
+            `ClusterError` says that its processes died, so that it is worth another try later.
+    """
+    # Where there is only one there is nothing to choose.
+    several = [chosen for chosen in finalists.values() if len(chosen) > 1]
+    unique = {candidate.candidate for chosen in several for candidate in chosen}
+    divergences: dict[Candidate, float | PruneTuneError] = {}
+
+    def compared(widths: Candidate, divergence: float | PruneTuneError) -> None:
+        divergences[widths] = divergence
+        progress.advance()
+
+    if unique:
+        progress.start(len(unique), "Repairing the best candidates fully")
+        jobs = {widths: (_compare, factory, widths) for widths in sorted(unique)}
+        _in_parallel(jobs, resources, compared)
+        progress.finish()
+
+    waiting: dict[Candidate, list[tuple[str, Asked]]] = {}
+    for trial, chosen in finalists.items():
+        # The first of equals is the one with the highest reward.
+        best = min(chosen, key=lambda candidate: _known(divergences.get(candidate.candidate, 0.0)))
+        waiting.setdefault(best.candidate, []).append((trial, best))
+    label = "Testing the best candidates"
+    if finetune.epochs:
+        epochs = "an epoch" if finetune.epochs == 1 else f"{finetune.epochs} epochs"
+        label = f"Fine-tuning the best candidates for {epochs}"
+    progress.start(len(waiting), label)
+
+    def finished(widths: Candidate, result: Finished | PruneTuneError) -> None:
+        for trial, candidate in waiting[widths]:
+            arrived(trial, candidate, result)
+        progress.advance()
+
+    training = {widths: (_finish, factory, widths, finetune) for widths in waiting}
+    _in_parallel(training, resources, finished)
+    progress.finish()
+
+
+def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> float:
+    """Accuracy of the dense network on the test images, worked out on the cluster.
+
+    Raises:
+        PruneTuneError: If it cannot be tested.
+    """
+    answers: list[Any] = []
+    job: dict[Candidate, tuple[Any, ...]] = {(): (_test_dense, factory)}
+    _in_parallel(job, resources, lambda _, answer: answers.append(answer))
+    if isinstance(answers[0], PruneTuneError):
+        raise answers[0]
+    return float(answers[0])
+
+
+def _known(divergence: float | PruneTuneError) -> float:
+    return math.inf if isinstance(divergence, PruneTuneError) else divergence
+
+
+def _in_parallel(
+    jobs: Mapping[Candidate, tuple[Any, ...]],
+    resources: Mapping[str, float],
+    arrived: Callable[[Candidate, Any], None],
+) -> None:
+    """Run ``function(*arguments)`` per key as Ray tasks; what goes wrong is the result of its key.
+
+    Raises:
+        ClusterError: If no living node has the resources, for which Ray would wait for ever.
+    """
+    import ray
+
+    needed = EvaluatorResources(resources["num_cpus"], resources["num_gpus"])
+    # The worker of a task that was killed for memory or lost with its node is worth another try.
+    remote = ray.remote(max_retries=3, **resources)(_call)
+    pending = {remote.remote(*job): key for key, job in jobs.items()}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_SECONDS)
+        if not ready:
+            check_room(needed)
+            continue
+        try:
+            result = ray.get(ready[0])
+        except ray.exceptions.RayError as error:
+            # Perhaps the machine's fault: a resumed run tries it again.
+            result = ClusterError(f"Its processes died: {sentence(error)}")
+        arrived(pending.pop(ready[0]), result)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    import ray
+
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    torch.set_num_threads(max(1, int(cpus)))
+    try:
+        return function(*arguments)
+    except PruneTuneError as error:
+        return error
+    except Exception as error:
+        return EvaluationError(sentence(error))
+
+
+def _compare(factory: PreparedFactory, widths: Candidate) -> float:
+    """How far the fully repaired candidate is from the dense network on the validation images."""
+    prepared = factory.prepare()
+    task = prepared.task
+    network = prepared.evaluator.build(widths, "full").eval()
+    return mean_divergence(network, task.network, task.validation.images, _TEMPERATURE)
+
+
+def _test_dense(factory: PreparedFactory) -> float:
+    task = factory.prepare().task
+    return accuracy(task.network, task.test())
+
+
+def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices:
+    """Images to train on, int64, ascending: the same ones for every network of a run."""
+    if images is None or images >= len(allowed):
+        return allowed
+    chosen = np.random.default_rng(seed).choice(allowed, images, replace=False)
+    return np.sort(chosen)
+
+
+def _finish(factory: PreparedFactory, widths: Candidate, finetune: FinetuneSpec) -> Finished:
+    prepared = factory.prepare()
+    task, evaluator = prepared.task, prepared.evaluator
+    network = evaluator.build(widths, finetune.repair)
+    test = task.test()
+    validation = accuracy(network, task.validation)
+    test_before = accuracy(network, test)
+    if finetune.epochs:
+        train(
+            network,
+            task.data,
+            _training_images(task.train_indices, finetune.images, factory.seed),
+            finetune,
+            factory.seed,
+            teacher=task.network,
+        )
+    network.requires_grad_(False).eval()
+    return Finished(
+        network=network,
+        kept=tuple(tuple(int(unit) for unit in units) for units in evaluator.kept_units(widths)),
+        validation=validation,
+        validation_after=accuracy(network, task.validation) if finetune.epochs else validation,
+        test_before=test_before,
+        test_after=accuracy(network, test) if finetune.epochs else test_before,
+    )

@@ -1,0 +1,175 @@
+"""Preparing a run: its task and evaluator, on the driver first, then again in every worker."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+from ...envs.budgets import parse_budgets
+from ...errors import EvaluationError, SpecError
+from ...models.cache import cache_folder
+from ...models.costs.registry import CostTables, check_costs, gather_cost_tables, own_costs
+from ...models.progress import SILENT, Progress
+from ...models.task import PruningTask, TaskSpec, load_task
+from ...models.weights import save_weights
+from ...rewards.evaluation.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from ...rewards.registry import make_reward
+from ..agents import check_agent
+from ..run.folder import RunFolder, write_durably
+from ..run.record import RecordKey
+from ..spec.model import SearchSpec
+from ..spec.trials import comparison_trials
+
+__all__ = ["Prepared", "PreparedFactory", "prepare"]
+
+_WEIGHTS, _COSTS = "dense.safetensors", "costs.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that evaluates, repairs and trains candidates.
+
+    Attributes:
+        task: Network and images.
+        evaluator: Its evaluator.
+        factory: Builds both again in another process.
+        costs: Tables of the costs that budgets limit; empty in other processes.
+    """
+
+    task: PruningTask
+    evaluator: CandidateEvaluator
+    factory: PreparedFactory
+    costs: CostTables = field(default_factory=CostTables)
+
+    @property
+    def record_key(self) -> RecordKey:
+        """What evaluations depend on besides the widths."""
+        spec = self.factory.evaluator
+        return RecordKey(
+            task=self.task.digest,
+            evaluator=self.evaluator.key,
+            precision=self.evaluator.precision,
+            repair=spec.repair,
+        )
+
+    def keep(self, folder: RunFolder) -> Prepared:
+        """Keep what was made for this run in its folder: cost tables, and weights if trained."""
+        folder.write_json(_COSTS, self.costs.model_dump(mode="json"))
+        path = folder.path / _WEIGHTS
+        if self.factory.task.weights not in (None, path):
+            return self
+        if self.factory.task.weights is None:
+            save_weights(self.task.network.state_dict(), path)
+        task = self.factory.task.model_copy(update={"weights": path})
+        factory = replace(self.factory, task=task, trained=path.read_bytes())
+        return replace(self, factory=factory)
+
+
+@dataclass(frozen=True)
+class PreparedFactory:
+    """Builds the evaluator in another process; an `EvaluatorFactory` of the pool.
+
+    Attributes:
+        task: Which network and data.
+        evaluator: How candidates are evaluated; its precision is decided.
+        seed: Of the splits.
+        key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
+        trained: The file of weights that were trained for the run, whose folder other nodes may
+            not see.
+    """
+
+    task: TaskSpec
+    evaluator: EvaluatorSpec
+    seed: int
+    key: str
+    trained: bytes | None = field(default=None, repr=False)
+
+    def __call__(self) -> CandidateEvaluator:
+        """The evaluator.
+
+        Raises:
+            PruneTuneError: If this machine cannot load the task or loads another one.
+        """
+        return self.prepare().evaluator
+
+    def prepare(self) -> Prepared:
+        """Task and evaluator; built once in a process."""
+        if self.key not in _PREPARED:
+            task = load_task(self._task_here(), self.seed)
+            evaluator = build_evaluator(task, self.evaluator, self.seed)
+            if evaluator.key != self.key:
+                raise EvaluationError(
+                    "A worker loaded another network, other data or another version of prunetune "
+                    "than the driver; give all machines the same files and packages."
+                )
+            _PREPARED[self.key] = Prepared(task, evaluator, self)
+        return _PREPARED[self.key]
+
+    def _task_here(self) -> TaskSpec:
+        """The task with weights that this node has."""
+        weights = self.task.weights
+        if self.trained is None or weights is None or weights.is_file():
+            return self.task
+        digest = hashlib.sha256(self.trained).hexdigest()[:32]
+        kept = cache_folder() / "networks" / f"{digest}.safetensors"
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(kept, self.trained)
+        return self.task.model_copy(update={"weights": kept})
+
+
+_PREPARED: dict[str, Prepared] = {}
+
+
+def prepare(
+    spec: SearchSpec, progress: Progress = SILENT, folder: RunFolder | None = None
+) -> Prepared:
+    """Load the task, build its evaluator, and check everything that a spec asks of them.
+
+    Args:
+        spec: The spec.
+        progress: Told of what takes long.
+        folder: Of the run that is resumed, which may hold the dense network's weights and has
+            the cost tables.
+
+    Raises:
+        PruneTuneError: If anything that the spec names is unknown, or a budget cannot be reached.
+    """
+    trials = comparison_trials(spec)
+    limited = {name: None for trial in trials for name in trial.budgets}
+    check_costs(limited)
+    for trial in trials:
+        make_reward(trial.reward)
+        agent = check_agent(trial.agent)
+        ranges = [name for name, limit in trial.budgets.items() if isinstance(limit, tuple)]
+        if ranges and not agent.follows_ranges:
+            raise SpecError(
+                f"The agent {trial.agent.name!r} searches for a single limit, but the budget "
+                f"{ranges[0]} is a range; write one limit, or take ppo-lagrangian or random."
+            )
+    task_spec = spec.task
+    if folder is not None and task_spec.weights is None and (folder.path / _WEIGHTS).is_file():
+        task_spec = task_spec.model_copy(update={"weights": folder.path / _WEIGHTS})
+    evaluator_spec = EvaluatorSpec(
+        criterion=spec.criterion,
+        repair=spec.repair,
+        precision=spec.precision,
+        recalibration=spec.recalibration,
+        images=spec.images,
+        measures=spec.measures,
+        costs=own_costs(limited),
+    )
+    task = load_task(task_spec, spec.seed, progress)
+    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress)
+    structure = evaluator.groups.structure
+    known = None
+    if folder is not None and (folder.path / _COSTS).is_file():
+        known = CostTables.model_validate(folder.read_json(_COSTS))
+    costs = gather_cost_tables(
+        limited, task, evaluator.groups, evaluator.dense_costs, known, progress
+    )
+    for trial in trials:
+        parse_budgets(trial.budgets, structure, costs.costs(structure), spec.smallest)
+    decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
+    factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key)
+    return Prepared(task, evaluator, factory, costs)

@@ -1,0 +1,270 @@
+"""One run: its searches under Tune, then its best candidates, then its summary."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cluster.pool import EvaluatorPool
+from ...cluster.resources import EvaluatorResources
+from ...envs.budgets import Budget, parse_budgets
+from ...errors import ClusterError, PruneTuneError, RunFolderError
+from ...models.progress import Progress
+from ..run.exclusive_record import RunRecord
+from ..run.folder import RunFolder
+from ..run.history import Asked, TrialHistory
+from ..run.record import EvaluationRecord
+from ..run.summary import Best, Counts, Dense, Summary, read_summary, write_summary
+from ..spec.model import SearchSpec
+from ..spec.trials import TrialSpec, comparison_trials
+from .best import BestMaker, count_asked
+from .deliveries import deliveries
+from .finalists import Finished, finish_candidates, test_dense
+from .preparing import Prepared
+from .signals import ended_by_signals
+from .trial import ACCURACY, TrialContext
+from .tuning import Ended, concurrent_trials, run_trials
+from .yardstick import running_yardstick
+
+__all__ = ["Run"]
+
+
+@dataclass
+class Run:
+    """One process's part in a run, from wherever an earlier one left it.
+
+    Attributes:
+        folder: The run, whose lock this process holds.
+        spec: Its spec.
+        prepared: What evaluates candidates, with weights that other processes can load.
+        progress: Told what happens.
+    """
+
+    folder: RunFolder
+    spec: SearchSpec
+    prepared: Prepared
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._trials = comparison_trials(self.spec)
+        self._began = time.monotonic()
+        self._summary = read_summary(self.folder) or self._first_summary()
+        self._earlier = self._summary.wall_seconds
+
+    def run(self) -> Summary:
+        """Search, finish the best candidates, and say so in the summary.
+
+        Raises:
+            PruneTuneError: If the run failed, after that was noted in its summary.
+            KeyboardInterrupt: If the user stopped it; the run can be resumed.
+        """
+        self._write(status="running", error=None)
+        try:
+            with ended_by_signals():
+                ended = self._search()
+                broken = self._finish(ended)
+            self._check_broken(broken)
+        except KeyboardInterrupt:
+            self._write(status="interrupted")
+            raise
+        except PruneTuneError as error:
+            self._write(status="failed", error=str(error))
+            raise
+        except Exception as error:
+            self._write(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self._write(status="finished")
+        return self._summary
+
+    def _check_broken(self, broken: Mapping[str, str]) -> None:
+        """What broke off, and not for good, is another process's to continue."""
+        for name, reason in broken.items():
+            raise RunFolderError(
+                f"{len(broken)} of {len(self._trials)} searches broke off, {name} with: {reason}; "
+                f"nothing is lost: remove the cause, then `prunetune resume {self.folder.path}`."
+            )
+
+    def _search(self) -> dict[str, Ended]:
+        spec, evaluator = self.spec, self.prepared.evaluator
+        record = RunRecord(self.folder.evaluations, self.prepared.record_key)
+        resources = EvaluatorResources(spec.cluster.evaluator_cpus, spec.cluster.evaluator_gpus)
+        # A pool of a driver that was killed may live on for seconds, so each has its own name.
+        name = f"{self.folder.name}-{_digest(self.folder.path)}-{time.time_ns()}"
+        began, earlier = time.monotonic(), self._summary.search_seconds
+        self.progress.note(f"The run is in {self.folder.path}")
+        with EvaluatorPool.start(
+            name,
+            self.prepared.factory,
+            record,
+            workers=spec.cluster.evaluators,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+        ) as pool:
+            context = TrialContext(
+                histories=self.folder.histories,
+                experiment=self.folder.tune,
+                pool=pool.name,
+                structure=evaluator.groups.structure.to_dict(),
+                dense=evaluator.dense.to_row(),
+                evaluations=spec.evaluations,
+                shield=spec.shield,
+                smallest=spec.smallest,
+                costs=self.prepared.costs,
+                rungs=self.folder.rungs,
+                stopping=spec.compare.stopping,
+            )
+            try:
+                with running_yardstick(pool.name, self.prepared.factory, context.stopping):
+                    concurrent = concurrent_trials(spec, len(self._trials))
+                    return run_trials(
+                        self.folder.tune, self._trials, context, concurrent, self.progress
+                    )
+            finally:
+                seconds = earlier + time.monotonic() - began
+                self._write(search_seconds=seconds, evaluations=self._count(seconds))
+
+    def _count(self, seconds: float) -> Counts:
+        record = EvaluationRecord(self.folder.evaluations, self.prepared.record_key)
+        table = record.table()
+        asked = sum(len(self._history(trial)) for trial in self._trials)
+        unique = table.num_rows
+        return Counts(
+            asked=asked,
+            unique=unique,
+            # Candidates of an iteration that was interrupted are in the record, but nobody's.
+            cached=max(0, asked - unique),
+            failed=unique - table.column("error").null_count,
+            per_second=unique / seconds if seconds > 0 else 0.0,
+        )
+
+    def _history(self, trial: TrialSpec) -> list[Asked]:
+        return TrialHistory(self.folder.histories / trial.name).load()
+
+    # --- finalists --------------------------------------------------------------------------
+
+    def _finish(self, ended: dict[str, Ended]) -> dict[str, str]:
+        """Make the networks; returns, by trial, why it broke off where that is not final."""
+        cluster = self.spec.cluster
+        resources = {"num_cpus": cluster.evaluator_cpus, "num_gpus": cluster.evaluator_gpus}
+        if self._summary.dense.test is None:
+            dense = self._summary.dense
+            tested = test_dense(self.prepared.factory, resources)
+            self._write(dense=dense.model_copy(update={"test": tested}))
+        wanted = {
+            each.name: each
+            for trial in self._trials
+            for each in deliveries(trial, self._budgets(trial))
+        }
+        maker = BestMaker(self.folder, self.spec, self.prepared, self.progress)
+        of_trial = {trial.name: self._history(trial) for trial in self._trials}
+        histories = {name: of_trial[each.trial.name] for name, each in wanted.items()}
+        failures = {
+            name: ended[d.trial.name].failure for name, d in wanted.items() if d.trial.name in ended
+        }
+        finalists = {
+            name: each.finalists(histories[name], self.spec.finalists)
+            for name, each in wanted.items()
+        }
+        broken = {n: each.failure or "" for n, each in ended.items() if not each.final}
+        there = {best.trial: best for best in self._still_good(histories, finalists)}
+        for name, delivery in wanted.items():
+            if not finalists[name]:
+                reason = failures.get(name) or (
+                    "No candidate kept all budgets; raise evaluations or the limits."
+                )
+                there[name] = maker.without_network(delivery, histories[name], reason)
+
+        def arrived(name: str, candidate: Asked, result: Finished | PruneTuneError) -> None:
+            asked = histories[name]
+            if isinstance(result, PruneTuneError):
+                there[name] = maker.without_network(wanted[name], asked, str(result))
+                if isinstance(result, ClusterError):
+                    broken[name] = str(result)
+            else:
+                best = maker.with_network(wanted[name], asked, candidate, result)
+                chosen = tuple(each.candidate for each in finalists[name])
+                there[name] = best.model_copy(
+                    update={"finalists": chosen, "error": failures.get(name)}
+                )
+            self._write(best=tuple(there[n] for n in wanted if n in there))
+
+        missing = {
+            name: self._undecided(name, chosen)
+            for name, chosen in finalists.items()
+            if name not in there
+        }
+        if missing:
+            finish_candidates(
+                self.prepared.factory,
+                missing,
+                self.spec.finetune,
+                resources,
+                self.progress,
+                arrived,
+            )
+        self._write(best=tuple(there[name] for name in wanted))
+        return broken
+
+    def _still_good(
+        self,
+        histories: Mapping[str, Sequence[Asked]],
+        finalists: Mapping[str, Sequence[Asked]],
+    ) -> Iterator[Best]:
+        """What an earlier process finished, unless its search has found better ones since."""
+        for best in self._summary.best:
+            asked, chosen = histories.get(best.trial), finalists.get(best.trial)
+            if asked is None or chosen is None or best.artifact is None:
+                continue
+            same = best.finalists == tuple(candidate.candidate for candidate in chosen)
+            if same and (self.folder.path / best.artifact / "pruning.json").is_file():
+                yield best.model_copy(update=count_asked(asked))
+
+    def _undecided(self, name: str, chosen: Sequence[Asked]) -> Sequence[Asked]:
+        """``chosen``, or the one of them that an earlier process has taken already."""
+        among = tuple(candidate.candidate for candidate in chosen)
+        for best in self._summary.best:
+            if best.trial == name and best.candidate is not None and best.finalists == among:
+                return [candidate for candidate in chosen if candidate.candidate == best.candidate]
+        return chosen
+
+    def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
+        structure = self.prepared.evaluator.groups.structure
+        costs = self.prepared.costs.costs(structure)
+        return parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
+
+    # --- summary ----------------------------------------------------------------------------
+
+    def _first_summary(self) -> Summary:
+        evaluator = self.prepared.evaluator
+        structure = evaluator.groups.structure
+        measures = dict(evaluator.dense.measures)
+        return Summary(
+            folder=self.folder.path,
+            name=self.spec.name,
+            status="running",
+            task=self.prepared.task.name,
+            criterion=self.spec.criterion,
+            repair=self.spec.repair,
+            precision=evaluator.precision,
+            dense=Dense(
+                validation=measures.get(ACCURACY),
+                flops=structure.dense_flops,
+                params=structure.dense_params,
+                groups={group.name: group.size for group in structure.groups},
+                measures=measures,
+            ),
+            environment=self.folder.read_environment(),
+        )
+
+    def _write(self, **changes: Any) -> None:
+        changes["wall_seconds"] = self._earlier + time.monotonic() - self._began
+        self._summary = self._summary.model_copy(update=changes)
+        write_summary(self.folder, self._summary)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path).encode()).hexdigest()[:8]

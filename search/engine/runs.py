@@ -1,0 +1,149 @@
+"""Running searches: one, or a grid of them, in a new folder; and resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...cluster.connect import connect
+from ...errors import SpecError
+from ...models.progress import SILENT, Progress
+from ..run.checkpoints import retire_experiment
+from ..run.continuation import check_comparable, note_identity, with_known_precision
+from ..run.folder import RunFolder
+from ..run.summary import Summary, read_summary, write_summary
+from ..spec.model import CompareSpec, SearchSpec
+from ..spec.reading import override_values, read_spec
+from .preparing import prepare
+from .run import Run
+
+__all__ = ["finetune_run", "resume_run", "run_comparison", "run_search"]
+
+_DEFAULT_ROOT = "runs"
+
+
+def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
+    """Run one search in a new folder; the spec's ``compare`` is left out.
+
+    Args:
+        spec: The spec.
+        progress: Told what happens.
+
+    Raises:
+        PruneTuneError: If the spec asks for something impossible, before anything is written; or
+            if the run failed, after that was noted in its summary.
+        KeyboardInterrupt: If the user stopped it; the run can be resumed.
+    """
+    return run_comparison(spec.model_copy(update={"compare": CompareSpec()}), progress)
+
+
+def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
+    """Run all searches of a spec's grid in a new folder; see `run_search`."""
+    values = spec.to_dict()
+    if spec.output is not None and _is_taken(spec.output.expanduser()):
+        # Says what is there, before any time is spent on training the dense network.
+        RunFolder.create(spec.output, values)
+    prepared = prepare(spec, progress)
+    connect(spec.cluster)
+    folder = (
+        RunFolder.create(spec.output, values)
+        if spec.output is not None
+        else RunFolder.create_numbered(spec.name, values, _DEFAULT_ROOT)
+    )
+    with folder.lock():
+        note_identity(folder, spec, prepared)
+        return Run(folder, spec, prepared.keep(folder), progress).run()
+
+
+def resume_run(
+    path: Path | str, progress: Progress = SILENT, evaluations: int | None = None
+) -> Summary:
+    """Continue a run after anything that ended it early; nothing is evaluated twice.
+
+    Args:
+        path: The run folder.
+        progress: Told what happens.
+        evaluations: Candidates that each search may ask for in all, where that is more than
+            before; finished searches go on from where they ended.
+
+    Returns:
+        The summary; of a run that had finished, the one it has.
+
+    Raises:
+        PruneTuneError: If there is no run, another process has it, or it cannot be continued
+            because something that its results depend on has changed.
+        KeyboardInterrupt: If the user stopped it again.
+    """
+    folder = RunFolder.open(path)
+    with folder.lock():
+        spec = read_spec(folder.read_spec(), str(folder.path / "spec.yaml"))
+        summary = read_summary(folder)
+        if evaluations is not None and evaluations < spec.evaluations:
+            raise SpecError(
+                f"Each search of {folder.path} may ask for {spec.evaluations} evaluations already; "
+                "give --evaluations a larger number, or leave it out."
+            )
+        longer = evaluations is not None and evaluations > spec.evaluations
+        if summary is not None and summary.status == "finished" and not longer:
+            progress.note(f"The run {folder.path} is finished; there is nothing to resume.")
+            return summary
+        prepared = prepare(with_known_precision(folder, spec), progress, folder)
+        check_comparable(folder, spec, prepared)
+        if evaluations is not None and longer:
+            spec = _lengthen(folder, spec, summary, evaluations)
+        connect(spec.cluster)
+        return Run(folder, spec, prepared.keep(folder), progress).run()
+
+
+def finetune_run(
+    path: Path | str, overrides: Sequence[str], progress: Progress = SILENT
+) -> Summary:
+    """Fine-tune what a run found anew, otherwise; nothing is searched again.
+
+    Networks, report and spec of the run are replaced. A run that was interrupted goes on first.
+
+    Args:
+        path: The run folder.
+        overrides: What changes of the spec's ``finetune``, ``key=value`` each.
+        progress: Told what happens.
+
+    Raises:
+        PruneTuneError: If there is no run, another process has it, or an override makes no sense.
+        KeyboardInterrupt: If the user stopped it; the run can be resumed.
+    """
+    folder = RunFolder.open(path)
+    with folder.lock():
+        values, source = folder.read_spec(), str(folder.path / "spec.yaml")
+        before = read_spec(values, source)
+        override_values(values, [f"finetune.{override}" for override in overrides])
+        spec = read_spec(values, source)
+        summary = read_summary(folder)
+        prepared = prepare(with_known_precision(folder, spec), progress, folder)
+        check_comparable(folder, before, prepared)
+        connect(spec.cluster)
+        if summary is not None:
+            # From here on it is an interrupted run that lacks its networks.
+            best = tuple(each.without_network() for each in summary.best)
+            write_summary(
+                folder, summary.model_copy(update={"status": "interrupted", "best": best})
+            )
+        folder.write_spec(spec.to_dict())
+        note_identity(folder, spec, prepared)
+        return Run(folder, spec, prepared.keep(folder), progress).run()
+
+
+def _lengthen(
+    folder: RunFolder, spec: SearchSpec, summary: Summary | None, evaluations: int
+) -> SearchSpec:
+    """Let every search of a run ask for more; wherever this is interrupted, it can be repeated."""
+    if summary is not None:
+        write_summary(folder, summary.model_copy(update={"status": "interrupted"}))
+    # Tune does not extend trials that have finished: a new experiment takes over their checkpoints.
+    retire_experiment(folder.tune)
+    spec = spec.model_copy(update={"evaluations": evaluations})
+    folder.write_spec(spec.to_dict())
+    return spec
+
+
+def _is_taken(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))

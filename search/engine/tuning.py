@@ -1,0 +1,195 @@
+"""The searches of a run as one Ray Tune experiment, started or restored."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+
+from ...cluster.resources import EvaluatorResources, capacity
+from ...models.progress import SILENT, Progress
+from ..run.checkpoints import retire_experiment
+from ..spec.model import SearchSpec
+from ..spec.trials import TrialSpec
+from .progress import ReportProgress
+from .trial import SearchTrial, TrialContext
+
+__all__ = ["Ended", "concurrent_trials", "run_trials"]
+
+_log = logging.getLogger(__name__)
+
+_STATE = "experiment_state-*.json"
+_PICKLE = b"\x80"
+
+# Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
+_MAX_FAILURES = 5
+
+# A trial keeps so many evaluators busy with the candidates of one iteration while it learns.
+_EVALUATORS_PER_TRIAL = 16
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended.
+
+    Attributes:
+        failure: Why it ended early, or ``None``.
+        final: Whether repeating it would not help: what the user gave cannot be used.
+    """
+
+    failure: str | None
+    final: bool = True
+
+
+def concurrent_trials(spec: SearchSpec, trials: int) -> int:
+    """How many of a run's trials are searched at the same time.
+
+    Args:
+        spec: What the user chose, if anything.
+        trials: How many there are.
+    """
+    if spec.compare.concurrent != "auto":
+        return spec.compare.concurrent
+    chosen = spec.cluster
+    resources = EvaluatorResources(chosen.evaluator_cpus, chosen.evaluator_gpus)
+    workers = chosen.evaluators if chosen.evaluators != "auto" else capacity(resources)
+    # Two at least: one learns while the other's candidates are evaluated.
+    return min(trials, max(2, math.ceil(workers / _EVALUATORS_PER_TRIAL) + 1))
+
+
+def run_trials(
+    folder: Path,
+    trials: Sequence[TrialSpec],
+    context: TrialContext,
+    concurrent: int,
+    progress: Progress,
+) -> dict[str, Ended]:
+    """Run all trials, or the rest of them where an earlier process was interrupted.
+
+    Args:
+        folder: ``RUN/tune``.
+        trials: All of them, in order.
+        context: What they share.
+        concurrent: Trials at the same time.
+        progress: Told how they get on.
+
+    Returns:
+        How each trial ended, by name.
+
+    Raises:
+        KeyboardInterrupt: If the user stopped it; everything is there to be resumed.
+    """
+    _be_quiet()
+    shared = context.model_dump(mode="json")
+    trainable = tune.with_parameters(SearchTrial, context=shared)
+    total = len(trials) * context.evaluations
+    ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
+    progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
+    try:
+        results = _fit(folder, trainable, trials, concurrent)
+    finally:
+        ReportProgress.begin(SILENT, {}, 0)
+        progress.finish()
+    ended = {}
+    for result in results:
+        if result.error is None and not (result.metrics or {}).get("done"):
+            raise KeyboardInterrupt
+        # A trial that never reported has no configuration here; its folder bears its name.
+        failure = _failure(result.error, result.metrics or {})
+        ended[Path(result.path).name] = Ended(failure, final=result.error is None)
+    return ended
+
+
+def _fit(
+    folder: Path, trainable: Any, trials: Sequence[TrialSpec], concurrent: int
+) -> tune.ResultGrid:
+    """Restore the experiment where it is whole, else begin one anew."""
+    space = {"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])}
+    tuner = None
+    if _is_whole(folder):
+        try:
+            tuner = tune.Tuner.restore(
+                str(folder),
+                trainable=trainable,
+                param_space=space,
+                resume_unfinished=True,
+                resume_errored=True,
+            )
+        except Exception as error:  # another version of Ray wrote it, say
+            _log.warning("Ray Tune cannot restore %s (%s); it begins anew.", folder, error)
+    if tuner is None:
+        # Nothing is lost with it: histories are ours, and trials find their checkpoints themselves.
+        retire_experiment(folder)
+        tuner = _new_tuner(folder, trainable, space, concurrent)
+    return tuner.fit()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all of Tune's own state can be read; a crash may leave any of its files half-written.
+
+    Tune itself notices only some of that, and in the middle of a run.
+    """
+    if not any(folder.glob(_STATE)):
+        return False
+    try:
+        for path in (*folder.glob("*.json"), *folder.glob("*.pkl")):
+            content = path.read_bytes()
+            # What Tune names .json is a pickle now and then.
+            (cloudpickle.loads if content.startswith(_PICKLE) else json.loads)(content)
+    except Exception:  # a damaged pickle raises anything
+        return False
+    return (folder / "tuner.pkl").is_file()
+
+
+def _new_tuner(
+    folder: Path, trainable: Any, space: Mapping[str, Any], concurrent: int
+) -> tune.Tuner:
+    return tune.Tuner(
+        trainable,
+        param_space=dict(space),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=1, num_to_keep=3, checkpoint_at_end=True
+            ),
+            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            callbacks=[ReportProgress()],
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return str(trial.config["trial"]["name"])
+
+
+def _failure(error: Exception | None, metrics: Mapping[str, Any]) -> str | None:
+    if error is None:
+        failure = metrics.get("failure")
+        return None if failure is None else str(failure)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _be_quiet() -> None:
+    # Tune's own reporter prints tables of hyperparameters and whole tracebacks of trials, whose
+    # errors are in the summary; ours says what matters here.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    for name in ("ray.tune", "ray.rllib", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

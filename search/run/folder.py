@@ -1,0 +1,353 @@
+"""The run folder: everything a search or comparison writes, and all that resuming it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ... import __version__
+from ...errors import RunFolderError
+from .locks import hold
+from .machine import describe_environment
+
+Status = Literal["running", "interrupted", "failed", "finished"]
+
+# Raised when a newer layout cannot be read by an older prunetune.
+FORMAT = 1
+
+MARKER = "prunetune-run.json"
+_LOCK = ".lock"
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is there completely, or not at all, even after a power cut.
+
+    Args:
+        path: Where; its folder must exist.
+        content: What.
+
+    Raises:
+        OSError: If it cannot be written; an older file at ``path`` is then untouched.
+    """
+    # The hidden name ends with no known suffix, so that no reader takes it for a finished file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class RunFolder:
+    """One run's folder. Use `create` for a new run and `open` for one that exists.
+
+    Attributes:
+        path: The folder, absolute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str, spec: Mapping[str, Any]) -> RunFolder:
+        """Make the folder of a new run.
+
+        Args:
+            path: Must not exist, or be an empty folder.
+            spec: The resolved spec, every default written out; plain YAML values.
+
+        Raises:
+            RunFolderError: If something is there already or the folder cannot be written; nothing
+                half-written is left.
+        """
+        target = Path(path).expanduser().absolute()
+        if (target / MARKER).exists():
+            raise RunFolderError(
+                f"The folder {target} holds a run already; continue it with `prunetune resume "
+                f"{path}`, or choose another output."
+            )
+        if target.exists() and not target.is_dir():
+            raise RunFolderError(f"The output {target} is a file; choose a folder's name.")
+        try:
+            if target.exists():
+                if any(target.iterdir()):
+                    raise RunFolderError(
+                        f"The folder {target} is not empty; choose another output."
+                    )
+                # Perhaps a mount point, which cannot be replaced by renaming another folder.
+                cls._fill(target, spec)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                cls._fill_beside(target, spec)
+        except OSError as error:
+            raise RunFolderError(
+                f"The run folder {target} cannot be written ({error.strerror or error}); choose "
+                "another output or make it writable."
+            ) from error
+        return cls(target)
+
+    @classmethod
+    def create_numbered(cls, name: str, spec: Mapping[str, Any], root: Path | str) -> RunFolder:
+        """Make the folder ``ROOT/NAME-NUMBER`` with the lowest number above all there are.
+
+        Args:
+            name: The spec's name; characters that are awkward in paths become ``-``.
+            spec: The resolved spec, as for `create`.
+            root: Where runs are kept, for example ``runs``.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+        pattern = re.compile(re.escape(stem) + r"-(\d+)")
+        base = Path(root).expanduser().absolute()
+        present = base.iterdir() if base.is_dir() else iter(())
+        taken = [int(m.group(1)) for entry in present if (m := pattern.fullmatch(entry.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            target = base / f"{stem}-{number}"
+            try:
+                return cls.create(target, spec)
+            except RunFolderError:
+                # Another process may have taken the number since; anything else is final.
+                if not target.exists():
+                    raise
+                number += 1
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open the folder of a run that exists.
+
+        Raises:
+            RunFolderError: If it is not a run's folder, or one of a newer prunetune.
+        """
+        target = Path(path).expanduser().absolute()
+        if not target.is_dir():
+            raise RunFolderError(f"There is no run folder {target}; check the path.")
+        try:
+            marker = json.loads((target / MARKER).read_text())
+            layout, version = int(marker["format"]), str(marker["prunetune"])
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"The folder {target} is not a run of prunetune: it has no {MARKER}."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"The file {target / MARKER} cannot be read ({error}); restore it from a copy."
+            ) from error
+        if layout > FORMAT:
+            raise RunFolderError(
+                f"The run {target} was written by prunetune {version}, which is newer than this "
+                f"one ({__version__}); upgrade prunetune."
+            )
+        return cls(target)
+
+    @classmethod
+    def _fill_beside(cls, target: Path, spec: Mapping[str, Any]) -> None:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            cls._fill(temporary, spec)
+            # mkdtemp makes private folders; a run is as readable as any other new folder.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o777 & ~mask)
+            os.rename(temporary, target)
+            sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    @classmethod
+    def _fill(cls, folder: Path, spec: Mapping[str, Any]) -> None:
+        written: list[Path] = []
+        text = _as_yaml(spec)
+        marker = {
+            "format": FORMAT,
+            "prunetune": __version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        try:
+            # The marker comes last: only a complete folder is a run.
+            for name, content in (
+                ("spec.yaml", text),
+                ("environment.json", _as_json(describe_environment())),
+                (MARKER, _as_json(marker)),
+            ):
+                written.append(folder / name)
+                write_durably(folder / name, content.encode())
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of the evaluation record."""
+        return self.path / "evaluations"
+
+    @property
+    def histories(self) -> Path:
+        """Folder of the trials' histories, one folder per trial."""
+        return self.path / "histories"
+
+    @property
+    def tune(self) -> Path:
+        """Folder of Ray Tune's own state."""
+        return self.path / "tune"
+
+    @property
+    def rungs(self) -> Path:
+        """Folder of the decisions to stop hopeless searches."""
+        return self.path / "rungs"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the artifacts of the best candidates."""
+        return self.path / "best"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.path / "report"
+
+    @property
+    def summary_path(self) -> Path:
+        """The file ``summary.json``."""
+        return self.path / "summary.json"
+
+    def write_spec(self, spec: Mapping[str, Any]) -> None:
+        """Replace the resolved spec.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        self.write_text("spec.yaml", _as_yaml(spec))
+
+    def read_spec(self) -> dict[str, Any]:
+        """The resolved spec as plain values.
+
+        Raises:
+            RunFolderError: If it is missing or not YAML.
+        """
+        path = self.path / "spec.yaml"
+        try:
+            spec = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise RunFolderError(f"The spec {path} cannot be read: {error}") from error
+        if not isinstance(spec, dict):
+            raise RunFolderError(f"The spec {path} is not a mapping; restore it from a copy.")
+        return spec
+
+    def read_environment(self) -> dict[str, Any]:
+        """What `create` noted of the machine and its packages."""
+        return self.read_json("environment.json")
+
+    def read_summary(self) -> dict[str, Any]:
+        """The summary; empty before the first one is written.
+
+        Raises:
+            RunFolderError: If it is damaged.
+        """
+        return self.read_json("summary.json") if self.summary_path.exists() else {}
+
+    def update_summary(self, **values: Any) -> dict[str, Any]:
+        """Replace some of the summary's top-level values, atomically; returns the whole.
+
+        Args:
+            **values: JSON values by key; ``status`` is one of `Status`.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        summary = {**self.read_summary(), **values}
+        self.write_text("summary.json", _as_json(summary))
+        return summary
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the run atomically, making its folder.
+
+        Args:
+            name: Path relative to the run folder.
+            text: Content, written as UTF-8.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        path = self.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, text.encode())
+        except OSError as error:
+            raise RunFolderError(
+                f"The file {path} cannot be written ({error.strerror or error}); free space or "
+                "make the run folder writable."
+            ) from error
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file of the run atomically; see `write_text`."""
+        return self.write_text(name, _as_json(value))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            RunFolderError: If it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"The file {path} cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise RunFolderError(f"The file {path} is not a JSON object; restore it from a copy.")
+        return value
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run, so that no second process runs or resumes it at the same time.
+
+        The operating system releases it when this process ends, however it ends.
+
+        Raises:
+            RunFolderError: If another process holds it or the folder is not writable.
+        """
+        with hold(self.path / _LOCK):
+            yield
+
+
+def _as_yaml(spec: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,183 @@
+"""The summary of a run: what ``summary.json`` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .folder import RunFolder
+
+__all__ = ["Best", "Counts", "Dense", "Summary", "read_summary", "write_summary"]
+
+
+class _Part(BaseModel):
+    # A newer prunetune may say more; an older one still reads what it knows.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Dense(_Part):
+    """The dense network.
+
+    Attributes:
+        validation: Accuracy on the validation images, fraction.
+        test: Accuracy on the test images, once it was tested beside the finalists.
+        flops: 2 x multiply-accumulates at batch 1.
+        params: Learnable numbers.
+        groups: Size of every channel group, in the order of widths, by name.
+        measures: All measures of the dense network.
+    """
+
+    validation: float | None
+    test: float | None = None
+    flops: int
+    params: int
+    groups: dict[str, int]
+    measures: dict[str, float] = Field(default_factory=dict)
+
+
+class Counts(_Part):
+    """Evaluations of all trials.
+
+    Attributes:
+        asked: Candidates that trials asked for.
+        unique: Candidates that were evaluated and are in the record, failed ones included.
+        cached: Requests that the record answered.
+        failed: Candidates among ``unique`` that could not be evaluated.
+        per_second: ``unique`` over the seconds of searching, interruptions left out.
+    """
+
+    asked: int = 0
+    unique: int = 0
+    cached: int = 0
+    failed: int = 0
+    per_second: float = 0.0
+
+
+class Best(_Part):
+    """What a search ended with. Accuracies are fractions; without a network all are ``None``.
+
+    Attributes:
+        trial: The search's name; of a search over ranges of budgets, which delivers several
+            networks, with the limits of this one.
+        search: The name of that search; ``None`` where it is ``trial``.
+        limits: What this network keeps as fractions of dense, where the search had ranges.
+        reward: The reward's name.
+        budget: As the user wrote it.
+        agent: The agent's name.
+        seed: Of the agent.
+        evaluations: Candidates that the search asked for.
+        feasible_candidates: How many of them kept all budgets.
+        finalists: Candidate of the candidates that were fully repaired, one of which is the best.
+        stopped: Whether the comparison stopped it as hopeless.
+        error: Why it ended early, or without a network.
+        feasible: Whether the network keeps every budget.
+        widths: Units kept per channel group.
+        costs: Fractions of the dense network's cost, as the search knew them.
+        measured: What budgets limit and only measurements tell, on the network as delivered:
+            latency in seconds, activation memory in bytes, the user's own costs in their units.
+        flops: 2 x multiply-accumulates at batch 1.
+        params: Learnable numbers.
+        search_reward: The reward that the search saw.
+        found_after: Candidates that the search had asked for before this one.
+        validation: Accuracy on the validation images after the repair.
+        validation_after: The same after fine-tuning.
+        test_before: Accuracy on the test images after the repair, before fine-tuning.
+        test_after: The same after fine-tuning.
+        finetune_epochs: Epochs of fine-tuning.
+        artifact: Folder of the network, relative to the run folder.
+    """
+
+    trial: str
+    search: str | None = None
+    limits: dict[str, float] = Field(default_factory=dict)
+    reward: str
+    budget: dict[str, float | str]
+    agent: str
+    seed: int
+    evaluations: int
+    feasible_candidates: int
+    finalists: tuple[tuple[int, ...], ...] = ()
+    stopped: bool = False
+    error: str | None = None
+    feasible: bool = False
+    candidate: tuple[int, ...] | None = None
+    costs: dict[str, float] | None = None
+    measured: dict[str, float] = Field(default_factory=dict)
+    flops: int | None = None
+    params: int | None = None
+    search_reward: float | None = None
+    found_after: int | None = None
+    validation: float | None = None
+    validation_after: float | None = None
+    test_before: float | None = None
+    test_after: float | None = None
+    finetune_epochs: int | None = None
+    artifact: str | None = None
+
+    def without_network(self) -> Best:
+        """Which candidate was chosen among which, without its network and results."""
+        kept = ("trial", "search", "limits", "reward", "budget", "agent", "seed", "evaluations")
+        chosen = ("feasible_candidates", "finalists", "stopped", "candidate")
+        return Best(**{name: getattr(self, name) for name in (*kept, *chosen)})
+
+    @property
+    def search_name(self) -> str:
+        """The name of the search, under which its history is kept."""
+        return self.search or self.trial
+
+
+class Summary(_Part):
+    """A whole run.
+
+    Attributes:
+        folder: The run folder.
+        name: The spec's name.
+        status: Where the run is.
+        task: Model and data.
+        criterion: Ranked the channels.
+        repair: Of every candidate inside the search.
+        precision: Number format of the evaluations.
+        dense: The dense network.
+        best: One per trial, in their order; complete when the run is finished.
+        evaluations: Counts over all trials.
+        wall_seconds: From the start to the end, interruptions left out.
+        search_seconds: The part of it spent on searching.
+        error: Why a failed run ended.
+        environment: Versions and hardware.
+    """
+
+    folder: Path = Field(exclude=True)
+    name: str
+    status: Literal["running", "interrupted", "failed", "finished"]
+    task: str
+    criterion: str
+    repair: str
+    precision: str
+    dense: Dense
+    best: tuple[Best, ...] = ()
+    evaluations: Counts = Counts()
+    wall_seconds: float = 0.0
+    search_seconds: float = 0.0
+    error: str | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Write ``summary.json`` atomically.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    folder.write_json("summary.json", summary.model_dump(mode="json"))
+
+
+def read_summary(folder: RunFolder) -> Summary | None:
+    """What ``summary.json`` says, or ``None`` before there is one.
+
+    Raises:
+        RunFolderError: If it is damaged.
+    """
+    values = folder.read_summary()
+    return Summary.model_validate({**values, "folder": folder.path}) if values else None

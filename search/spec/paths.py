@@ -1,0 +1,61 @@
+"""The paths that a resolved spec names: weights, data, earlier runs and the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..._registry import is_reference
+
+__all__ = ["anchor_paths", "map_paths"]
+
+# The parameter of agents that names a run folder.
+_INIT_FROM = "init_from"
+
+
+def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Replace every path of a resolved spec, in place.
+
+    Args:
+        values: As ``SearchSpec.to_dict`` gives them.
+        change: From a path as it is written to what replaces it.
+
+    Returns:
+        ``values``.
+    """
+    task = values["task"]
+    data = task["data"]
+    task["weights"] = _changed(task["weights"], change)
+    data["root"] = _changed(data["root"], change)
+    compare = values["compare"]
+    named = [data, values["reward"], values["agent"], *values["measures"]]
+    named += [*compare["rewards"], *compare["agents"]]
+    for one in named:
+        one["name"] = _changed_reference(one["name"], change)
+    for agent in (values["agent"], *compare["agents"]):
+        if isinstance(agent["parameters"].get(_INIT_FROM), str):
+            agent["parameters"][_INIT_FROM] = change(agent["parameters"][_INIT_FROM])
+    task["model"] = _changed_reference(task["model"], change)
+    values["criterion"] = _changed_reference(values["criterion"], change)
+    for budgets in (values, *({"budgets": each} for each in compare["budgets"])):
+        renamed = {_changed_reference(k, change): v for k, v in budgets["budgets"].items()}
+        budgets["budgets"].clear()
+        budgets["budgets"].update(renamed)
+    return values
+
+
+def anchor_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths of a resolved spec absolute, in place; ``folder`` is what they start from."""
+    return map_paths(values, lambda path: str(folder / Path(path).expanduser()))
+
+
+def _changed(path: str | None, change: Callable[[str], str]) -> str | None:
+    return None if path is None else change(path)
+
+
+def _changed_reference(name: str, change: Callable[[str], str]) -> str:
+    location, _, attribute = name.rpartition(":")
+    if is_reference(name) and location.endswith(".py"):
+        return f"{change(location)}:{attribute}"
+    return name

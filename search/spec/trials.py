@@ -1,0 +1,105 @@
+"""The trials of a comparison: one search each, of one reward, set of budgets, agent and seed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import PurePath
+
+from pydantic import BaseModel, ConfigDict
+
+from ...envs.budgets import limit_text
+from ...rewards.registry import RewardSpec
+from .model import AgentSpec, BudgetSpec, SearchSpec
+
+__all__ = ["TrialSpec", "comparison_trials"]
+
+
+class TrialSpec(BaseModel):
+    """One search of a comparison.
+
+    Attributes:
+        name: Unique in its run, and a folder's name.
+        reward: What the agent maximises.
+        budgets: What the pruned network may cost.
+        agent: What proposes candidates.
+        seed: Of the agent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    reward: RewardSpec
+    budgets: BudgetSpec
+    agent: AgentSpec
+    seed: int
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Reward, budgets and agent for people: what trials of several seeds have in common."""
+        budgets = ", ".join(f"{cost} {limit_text(x)}" for cost, x in self.budgets.items())
+        return _short(self.reward.name), budgets, _short(self.agent.name)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return " | ".join((*self.kind, str(self.seed)))
+
+
+def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
+    """All trials of a comparison; of a search, whose grid is empty, the only one.
+
+    Trials of one seed follow each other, so that an interrupted comparison has whole
+    seeds rather than whole rewards.
+    """
+    compare = spec.compare
+    return _grid(
+        compare.rewards or (spec.reward,),
+        compare.budgets or (spec.budgets,),
+        compare.agents or (spec.agent,),
+        spec.seeds,
+    )
+
+
+def _grid(
+    rewards: tuple[RewardSpec, ...],
+    budgets: tuple[BudgetSpec, ...],
+    agents: tuple[AgentSpec, ...],
+    seeds: tuple[int, ...],
+) -> tuple[TrialSpec, ...]:
+    reward_names = _unique([_short(reward.name) for reward in rewards])
+    budget_names = _unique(
+        ["-".join(f"{_short(cost)}{limit_text(x)}" for cost, x in each.items()) for each in budgets]
+    )
+    agent_names = _unique([_short(agent.name) for agent in agents])
+    trials = []
+    for seed, r, b, a in itertools.product(
+        seeds, range(len(rewards)), range(len(budgets)), range(len(agents))
+    ):
+        names = (reward_names[r], budget_names[b], agent_names[a], f"seed{seed}")
+        trials.append(
+            TrialSpec(
+                name="_".join(names),
+                reward=rewards[r],
+                budgets=dict(budgets[b]),
+                agent=agents[a],
+                seed=seed,
+            )
+        )
+    return tuple(trials)
+
+
+def _short(name: str) -> str:
+    """A name without the path of the user's own file, fit for a folder's name."""
+    location, colon, attribute = name.rpartition(":")
+    short = f"{PurePath(location).stem}-{attribute}" if colon else name
+    return re.sub(r"[^\w.%-]+", "-", short)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Number names that are there several times (one reward with several parameters)."""
+    safe = [re.sub(r"[^\w.%-]+", "-", name) for name in names]
+    return [
+        name if safe.count(name) == 1 else f"{name}-{safe[: index + 1].count(name)}"
+        for index, name in enumerate(safe)
+    ]
