@@ -187,8 +187,11 @@ def _walk(location: _Location) -> tuple[_Location, list[str]]:
 
 
 def _fields(annotation: Any) -> dict[str, Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields
+    # For Python 3.10, `tuple[int, ...]` is a type but no class.
+    is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
+    if is_class and issubclass(annotation, BaseModel):
+        fields: dict[str, Any] = annotation.model_fields
+        return fields
     return {}
 
 
