@@ -1,7 +1,53 @@
-"""prunetune: constrained neural-network pruning by reinforcement learning on Ray."""
+"""prunetune: constrained neural-network pruning by reinforcement learning on Ray.
+
+Example:
+    >>> import prunetune as pt
+    >>> task = pt.Task(network, train=train_set, test=test_set)
+    >>> run = pt.prune(task, budgets={"flops": 0.5})
+    >>> run.best.network, run.best.accuracy, run.best.costs
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+from ._lazy import lazily
+
+if TYPE_CHECKING:
+    from .errors import PruneTuneError
+    from .search.api.results import PrunedNetwork, Run
+    from .search.api.running import compare, evaluate, load, open_run, prune, resume
+    from .search.api.task import Task
+
+__all__ = [
+    "PruneTuneError",
+    "PrunedNetwork",
+    "Run",
+    "Task",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load",
+    "open_run",
+    "prune",
+    "resume",
+]
 
 __version__ = "0.1.0"
+
+_RUNNING = ("compare", "evaluate", "load", "open_run", "prune", "resume")
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "PruneTuneError": ".errors",
+        "PrunedNetwork": ".search.api.results",
+        "Run": ".search.api.results",
+        "Task": ".search.api.task",
+        **dict.fromkeys(_RUNNING, ".search.api.running"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

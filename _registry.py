@@ -1,4 +1,7 @@
-"""Names in specs: ours by registry, the user's own as ``module:Name`` or ``file.py:Name``."""
+"""Names in specs: ours by registry, the user's own as ``module:Name`` or ``file.py:Name``.
+
+Objects of a Python session are named ``live:Name@DIGEST``; see ``_live``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ._live import is_live, live_name, live_object
 from .errors import PluginError, UnknownNameError
 
 T = TypeVar("T")
@@ -50,12 +54,15 @@ def resolve(reference: str, kind: str) -> Any:
     """Import the user's own object.
 
     Args:
-        reference: ``module:Name`` or ``path/to/file.py:Name``.
+        reference: ``module:Name``, ``path/to/file.py:Name`` or ``live:Name@DIGEST``.
         kind: What it is meant to be, for the message ("reward", "model", ...).
 
     Raises:
-        PluginError: If the file or module cannot be imported or has no such name.
+        PluginError: If the file or module cannot be imported or has no such name, or the object
+            is one of another Python session.
     """
+    if is_live(reference):
+        return _live(reference, kind)
     location, _, attribute = reference.rpartition(":")
     try:
         module = (
@@ -79,6 +86,22 @@ def resolve(reference: str, kind: str) -> Any:
             f"The {kind} {reference!r}: {location} has no {attribute!r}; "
             f"{nearest(attribute, public)}"
         ) from None
+
+
+def _live(reference: str, kind: str) -> Any:
+    try:
+        return live_object(reference)
+    except KeyError:
+        raise PluginError(
+            f"The {kind} {live_name(reference)!r} ({reference}) is an object of the Python session "
+            "that made it, and not a file; give the object again, for example with "
+            "prunetune.resume(RUN, task=TASK, objects=[...])."
+        ) from None
+    except Exception as error:
+        raise PluginError(
+            f"The {kind} {live_name(reference)!r} cannot be rebuilt in this process: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _module_from_file(path: Path) -> ModuleType:

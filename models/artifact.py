@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._live import is_live, live_name, live_object
 from ..errors import NetworkError, PruneTuneError
 from .calls import count_flops
 from .coupling import GroupScope, trace_channel_groups
 from .groups import ChannelGroups
+from .live import LiveTask, own_copy
 from .reductions.channels import slim
 from .weights import load_weights, save_weights
 from .zoo import build_network
@@ -100,30 +102,35 @@ def save_artifact(
     os.replace(partial, folder / DESCRIPTION)
 
 
-def load_artifact(folder: Path) -> Artifact:
+def load_artifact(folder: Path, network: nn.Module | None = None) -> Artifact:
     """Rebuild a pruned network: the dense one by name, slimmed as described, its weights loaded.
 
     The network is in evaluation mode, and all its parameters can be trained on.
 
     Args:
         folder: An artifact's folder.
+        network: The dense network, which is copied; needed where the artifact's was one of a
+            Python session, for which no name stands.
 
     Raises:
-        PruneTuneError: If the folder is not an artifact, or was changed since.
+        PruneTuneError: If the folder is not an artifact, was changed since, or is not of this
+            network.
     """
     # Tracing needs gradients, which tensors made in inference mode never have.
     with torch.inference_mode(mode=False):
-        return _rebuild(folder)
+        return _rebuild(folder, network)
 
 
-def _rebuild(folder: Path) -> Artifact:
+def _rebuild(folder: Path, given: nn.Module | None) -> Artifact:
     description = _read_description(folder)
     try:
         spec = description["network"]
         shape = tuple(spec["input_shape"])
-        network = build_network(spec["model"], spec["num_classes"], shape)
+        network = _dense(folder, spec["model"], spec["num_classes"], shape, given)
         groups = trace_channel_groups(network, torch.zeros(1, *shape), spec["groups"])
         kept = description["kept"]
+        if given is not None and kept.keys() != {group.name for group in groups}:
+            raise _another_network(folder)
         units = [np.array(kept[group.name], dtype=np.int64) for group in groups]
         claimed = [description["widths"][group.name] for group in groups]
     except (KeyError, TypeError, ValueError) as error:
@@ -141,6 +148,36 @@ def _rebuild(folder: Path) -> Artifact:
     slimmed = slim(network, groups, units).requires_grad_(True)
     load_weights(slimmed, folder / WEIGHTS)
     return Artifact(slimmed.eval(), description, groups, tuple(len(chosen) for chosen in units))
+
+
+def _dense(
+    folder: Path,
+    model: str,
+    num_classes: int,
+    shape: tuple[int, ...],
+    given: nn.Module | None,
+) -> nn.Module:
+    """The dense network, which the user gives where no name stands for it."""
+    if given is not None:
+        return own_copy(given)
+    if is_live(model):
+        try:
+            live: LiveTask = live_object(model)
+        except KeyError:
+            raise NetworkError(
+                f"The artifact {folder} was made of {live_name(model)}, a network of a Python "
+                "session; give the dense network: prunetune.load(FOLDER, network=NETWORK)."
+            ) from None
+        return live.copy_network()
+    channels, height, width = shape
+    return build_network(model, num_classes, (channels, height, width))
+
+
+def _another_network(folder: Path) -> NetworkError:
+    return NetworkError(
+        f"The network that was given has other channel groups than the one that {folder} was made "
+        "of; give the dense network before pruning."
+    )
 
 
 def verify_artifact(folder: Path) -> dict[str, Any]:

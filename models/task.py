@@ -12,15 +12,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from .._registry import is_reference
+from .._live import is_live
+from .._registry import is_reference, resolve
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
 from .coupling import GroupScope
 from .data import Augmentation, Data, DataSpec, LabelledImages, augment, load_data
 from .data.source import Indices
+from .live import LiveTask
 from .progress import SILENT, Progress
 from .training import TrainingSpec, train
-from .weights import load_weights, save_weights
+from .weights import hash_weights, load_weights, save_weights
 from .zoo import build_network, check_network
 
 __all__ = ["PruningTask", "TaskSpec", "load_task"]
@@ -34,7 +36,8 @@ class TaskSpec(BaseModel):
     """Which network is pruned, and on which data.
 
     Attributes:
-        model: A zoo name, ``torchvision:NAME``, or ``path/to/file.py:NAME``.
+        model: A zoo name, ``torchvision:NAME``, ``path/to/file.py:NAME``, or ``live:NAME@DIGEST``
+            for a network and data that a Python session handed over (``prunetune.Task``).
         weights: The trained weights (``.safetensors``, ``.pt``, ``.pth``); when left out the dense
             network is trained first, as ``training`` says, and cached.
         data: The data set, or its shorthand.
@@ -127,6 +130,8 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
     Raises:
         PruneTuneError: If the data, network or weights are missing, broken or do not fit.
     """
+    if is_live(spec.model):
+        return _load_live(resolve(spec.model, "network"), spec, seed, progress)
     data = load_data(spec.data)
     splits = _split(data, spec, seed, progress)
     with torch.random.fork_rng(devices=[]):
@@ -141,15 +146,44 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
         _train_dense(network, data, splits, spec, seed, progress)
     check_network(network, calibration[:_CHECKED_IMAGES], data.num_classes, **names)
     validation = _validation(data, splits.validation, spec, seed)
+    name = f"{spec.model} on {data.name}"
+    return _task(name, network, data, splits.train, calibration, validation, spec)
+
+
+def _load_live(live: LiveTask, spec: TaskSpec, seed: int, progress: Progress) -> PruningTask:
+    """The task of a session's objects; what was not handed over is drawn from training images."""
+    data = live.data
+    drawn = {
+        "calibration": spec.calibration if live.calibration is None else 0,
+        "validation": spec.validation if live.validation is None else 0,
+    }
+    splits = _split(data, spec.model_copy(update=drawn), seed, progress)
+    calibration, validation = live.calibration, live.validation
+    if calibration is None:
+        calibration = data.normalise(data.train.load(splits.calibration))
+    if validation is None:
+        validation = _validation(data, splits.validation, spec, seed)
+    return _task(live.name, live.copy_network(), data, splits.train, calibration, validation, spec)
+
+
+def _task(
+    name: str,
+    network: nn.Module,
+    data: Data,
+    train_indices: Indices,
+    calibration: Tensor,
+    validation: LabelledImages,
+    spec: TaskSpec,
+) -> PruningTask:
     return PruningTask(
-        name=f"{spec.model} on {data.name}",
+        name=name,
         network=network,
         input_shape=data.input_shape,
         num_classes=data.num_classes,
         calibration=calibration,
         validation=validation,
         data=data,
-        train_indices=splits.train,
+        train_indices=train_indices,
         scope=spec.groups,
         digest=_digest(network, spec, calibration, validation),
     )
@@ -188,7 +222,7 @@ def _train_dense(
     """Train in place, or take the weights of the same training from the cache."""
     facts = {
         "model": _source_of(spec.model),
-        "initial weights": _hash_weights(network),
+        "initial weights": hash_weights(network),
         "training": spec.training.model_dump(mode="json"),
         "seed": seed,
         "images": data.train.fingerprint(),
@@ -217,23 +251,13 @@ def _source_of(model: str) -> list[str]:
     return [model]
 
 
-def _hash_weights(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        if name.endswith("num_batches_tracked"):
-            continue
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _digest(
     network: nn.Module, spec: TaskSpec, calibration: Tensor, validation: LabelledImages
 ) -> str:
     """Everything an evaluation depends on: what the network is and what it is shown."""
     facts = {"model": _source_of(spec.model), "groups": spec.groups}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    digest.update(_hash_weights(network).encode())
+    digest.update(hash_weights(network).encode())
     for tensor in (calibration, validation.images, validation.labels):
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import tempfile
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 
-__all__ = ["load_weights", "read_weights", "save_weights"]
+__all__ = ["hash_weights", "load_weights", "read_weights", "save_weights"]
 
 # Where checkpoints keep the weights, and what wrappers put in front of every name.
 _ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -99,6 +100,17 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def hash_weights(network: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers by name, but for BatchNorm's bookkeeping."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if name.endswith(_OPTIONAL):
+            continue
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_pickled(path: Path) -> Mapping[str, object]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._live import is_live
 from ..._registry import resolve
 from ...errors import EvaluationError, PluginError
 
@@ -44,7 +45,7 @@ class OwnCosts:
 
     def digests(self) -> dict[str, str]:
         """By name, SHA-256 of the file that a function comes from: part of an evaluation's key."""
-        return {name: _digest(function) for name, function in self._functions.items()}
+        return {name: _digest(name, function) for name, function in self._functions.items()}
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """All costs of a network, each in its own unit.
@@ -110,6 +111,9 @@ def _function(name: str) -> Callable[[nn.Module, Tensor], Any]:
     return function
 
 
-def _digest(function: Callable[..., Any]) -> str:
+def _digest(name: str, function: Callable[..., Any]) -> str:
+    if is_live(name):
+        # The name has a digest of the function's source, and its module may not be here.
+        return ""
     file = getattr(sys.modules.get(function.__module__), "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -33,6 +33,8 @@ class ImageSource(ABC):
     def load(self, indices: Indices) -> Tensor:
         """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W].
 
+        Images that come from a tensor or data set of the user's may be float32 instead.
+
         Raises:
             DataError: If an image cannot be read; the message says which one.
         """
@@ -137,8 +139,9 @@ class Data:
         test: Images kept out of every search.
         num_classes: Number of classes.
         input_shape: (channels, height, width) of every image.
-        mean: Per channel, of pixels in [0, 1]; subtracted from every image.
-        std: Per channel, of pixels in [0, 1]; every image is divided by it.
+        mean: Per channel, of pixels in [0, 1]; subtracted from every image. Empty where images are
+            what the network reads already.
+        std: Per channel, of pixels in [0, 1]; every image is divided by it. Empty like ``mean``.
         mirror: Whether a mirrored image keeps its class (it does not for digits).
         class_names: One a class, or empty when the data has none.
     """
@@ -154,10 +157,16 @@ class Data:
     class_names: tuple[str, ...] = ()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 [n, C, H, W] into float32 of zero mean and unit variance over the data."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).mul_(255.0).view(shape)
-        scale = torch.tensor(self.std, device=images.device).mul_(255.0).reciprocal_().view(shape)
+        """What the network reads, float32 [n, C, H, W], of images that a source loaded.
+
+        Args:
+            images: uint8 [n, C, H, W], or float32 with pixels in [0, 1].
+        """
+        if not self.mean:
+            return images.float()
+        shape, full = (1, -1, 1, 1), 255.0 if images.dtype == torch.uint8 else 1.0
+        mean = torch.tensor(self.mean, device=images.device).mul_(full).view(shape)
+        scale = torch.tensor(self.std, device=images.device).mul_(full).reciprocal_().view(shape)
         return (images.float() - mean) * scale
 
     def labelled(self, source: ImageSource, indices: Indices | None = None) -> LabelledImages:

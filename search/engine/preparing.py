@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
+from ..._live import LiveObjects, is_live, live_references
+from ..._registry import resolve
 from ...envs.budgets import parse_budgets
 from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
@@ -60,6 +62,9 @@ class Prepared:
             return self
         if self.factory.task.weights is None:
             save_weights(self.task.network.state_dict(), path)
+        if is_live(self.factory.task.model):
+            # The factory brings the network itself along.
+            return self
         task = self.factory.task.model_copy(update={"weights": path})
         factory = replace(self.factory, task=task, trained=path.read_bytes())
         return replace(self, factory=factory)
@@ -76,6 +81,7 @@ class PreparedFactory:
         key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
         trained: The file of weights that were trained for the run, whose folder other nodes may
             not see.
+        live: Objects of this Python session that the run's spec names.
     """
 
     task: TaskSpec
@@ -83,6 +89,7 @@ class PreparedFactory:
     seed: int
     key: str
     trained: bytes | None = field(default=None, repr=False)
+    live: LiveObjects = field(default_factory=LiveObjects, repr=False, compare=False)
 
     def __call__(self) -> CandidateEvaluator:
         """The evaluator.
@@ -135,6 +142,7 @@ def prepare(
     Raises:
         PruneTuneError: If anything that the spec names is unknown, or a budget cannot be reached.
     """
+    live = _live_objects(spec)
     trials = comparison_trials(spec)
     limited = {name: None for trial in trials for name in trial.budgets}
     check_costs(limited)
@@ -148,7 +156,8 @@ def prepare(
                 f"{ranges[0]} is a range; write one limit, or take ppo-lagrangian or random."
             )
     task_spec = spec.task
-    if folder is not None and task_spec.weights is None and (folder.path / _WEIGHTS).is_file():
+    kept = folder is not None and (folder.path / _WEIGHTS).is_file()
+    if folder is not None and kept and task_spec.weights is None and not is_live(task_spec.model):
         task_spec = task_spec.model_copy(update={"weights": folder.path / _WEIGHTS})
     evaluator_spec = EvaluatorSpec(
         criterion=spec.criterion,
@@ -171,5 +180,17 @@ def prepare(
     for trial in trials:
         parse_budgets(trial.budgets, structure, costs.costs(structure), spec.smallest)
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
-    factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key)
+    factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key, live=live)
     return Prepared(task, evaluator, factory, costs)
+
+
+def _live_objects(spec: SearchSpec) -> LiveObjects:
+    """The objects of this session that a spec names.
+
+    Raises:
+        PluginError: If the spec names one that this session does not have.
+    """
+    references = live_references(spec.to_dict())
+    for reference in sorted(references):
+        resolve(reference, "network" if reference == spec.task.model else "object")
+    return LiveObjects(references)

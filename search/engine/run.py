@@ -121,7 +121,12 @@ class Run:
                 with running_yardstick(pool.name, self.prepared.factory, context.stopping):
                     concurrent = concurrent_trials(spec, len(self._trials))
                     return run_trials(
-                        self.folder.tune, self._trials, context, concurrent, self.progress
+                        self.folder.tune,
+                        self._trials,
+                        context,
+                        concurrent,
+                        self.progress,
+                        self.prepared.factory.live,
                     )
             finally:
                 seconds = earlier + time.monotonic() - began

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from ray import tune
 
+from ..._live import LiveObjects
 from ...envs.problem import Outcome, PruningProblem
 from ...errors import EvaluationError, PluginError, SpecError
 from ...models.costs.registry import CostTables
@@ -108,8 +109,10 @@ class SearchTrial(tune.Trainable):
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
         return tune.PlacementGroupFactory([dict(here) for _ in range(processes)])
 
-    def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
-        """Build the agent."""
+    def setup(
+        self, config: dict[str, Any], context: dict[str, Any], live: LiveObjects | None = None
+    ) -> None:
+        """Build the agent; unpickling ``live`` made the names of the session's objects known."""
         torch.set_num_threads(1)
         self._context = TrialContext.model_validate(context)
         self._begin(config)

@@ -14,6 +14,7 @@ from typing import Any
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
+from ..._live import LiveObjects
 from ...cluster.resources import EvaluatorResources, capacity
 from ...models.progress import SILENT, Progress
 from ..run.checkpoints import retire_experiment
@@ -71,6 +72,7 @@ def run_trials(
     context: TrialContext,
     concurrent: int,
     progress: Progress,
+    live: LiveObjects | None = None,
 ) -> dict[str, Ended]:
     """Run all trials, or the rest of them where an earlier process was interrupted.
 
@@ -80,6 +82,7 @@ def run_trials(
         context: What they share.
         concurrent: Trials at the same time.
         progress: Told how they get on.
+        live: Objects of this Python session that the trials name.
 
     Returns:
         How each trial ended, by name.
@@ -89,7 +92,7 @@ def run_trials(
     """
     _be_quiet()
     shared = context.model_dump(mode="json")
-    trainable = tune.with_parameters(SearchTrial, context=shared)
+    trainable = tune.with_parameters(SearchTrial, context=shared, live=live or LiveObjects())
     total = len(trials) * context.evaluations
     ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
     progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")

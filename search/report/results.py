@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..._live import is_live, live_name
 from ...errors import RunFolderError
 from ...rewards import Evaluation
 from ..run.folder import RunFolder
@@ -136,6 +137,8 @@ def load_results(run: RunFolder) -> Results:
 
 def cost_name(cost: str) -> str:
     """A cost's name for people: of the user's own, file or module and function without the path."""
+    if is_live(cost):
+        return live_name(cost)
     location, colon, function = cost.rpartition(":")
     return f"{PurePath(location).stem}:{function}" if colon else cost
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
+from ..._live import is_live, live_name
 from ...envs.budgets import limit_text
 from ...rewards.registry import RewardSpec
 from .model import AgentSpec, BudgetSpec, SearchSpec
@@ -91,6 +92,8 @@ def _grid(
 
 def _short(name: str) -> str:
     """A name without the path of the user's own file, fit for a folder's name."""
+    if is_live(name):
+        return live_name(name)
     location, colon, attribute = name.rpartition(":")
     short = f"{PurePath(location).stem}-{attribute}" if colon else name
     return re.sub(r"[^\w.%-]+", "-", short)
