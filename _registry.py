@@ -1,24 +1,314 @@
 """Names in specs: ours by registry, the user's own as ``module:Name`` or ``file.py:Name``.
 
 Objects of a Python session are named ``live:Name@DIGEST``; see ``_live``.
+
+A spec names rewards, measures, criteria, agents, networks, data sets and costs. Each of these has
+one `Registry`, and what a spec says of one is a `NamedSpec`. A registry checks names and parameters
+when a spec is read, so that a mistake costs no time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import json
 import sys
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.errors import PydanticUserError
 
 from ._live import is_live, live_name, live_object
-from .errors import PluginError, UnknownNameError
+from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
+
+__all__ = ["NamedSpec", "Registry", "is_reference", "nearest", "pick", "resolve"]
 
 T = TypeVar("T")
+
+
+class NamedSpec(BaseModel):
+    """Something that a spec names; a plain string is its name.
+
+    Attributes:
+        name: A name of the registry, or the user's own ``module:Name`` or ``path/to/file.py:Name``.
+        parameters: Keyword arguments of what it names, or fields of its ``Parameters``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_shorthand(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def title(self) -> str:
+        """Name and parameters for people."""
+        parameters = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.name} ({parameters})" if parameters else self.name
+
+
+class Registry(Mapping[str, Any], Generic[T]):
+    """What a spec may name, of one kind; a mapping from names to classes, functions or objects.
+
+    A class takes its parameters as typed keywords of its constructor, or has a class attribute
+    ``Parameters``, a frozen dataclass, and takes one keyword ``parameters`` of that type.
+
+    Args:
+        kind: What is named, for messages: "reward", "model", ...
+        entries: By name, the class, function or object, or where it is as ``module:Name``: it is
+            then imported when it is needed first.
+        base: The class of which every class here is a subclass, or where it is as
+            ``module:Name``; ``None`` where functions are named.
+        passed: Arguments that the package passes itself; a spec must not.
+        early: Whether `check` builds the object, because that is cheap and refuses wrong values.
+        forms: Other ways to name one, with what they mean, for `describe`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, Any],
+        base: Any = None,
+        *,
+        passed: Collection[str] = (),
+        early: bool = False,
+        forms: Mapping[str, str] | None = None,
+    ) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+        self._base = base
+        self._passed = frozenset(passed)
+        self._early = early
+        self._forms = dict(forms or {})
+
+    def __getitem__(self, name: str) -> Any:
+        entry = self._entries[name]
+        return resolve(entry, self.kind) if isinstance(entry, str) else entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, name: str) -> Any:
+        """The class, function or object that a spec names.
+
+        Args:
+            name: One of ours, or a reference to the user's own.
+
+        Raises:
+            UnknownNameError: If none of ours has that name; the message suggests the nearest.
+            PluginError: If the user's own cannot be imported or is not what it should be.
+        """
+        found = resolve(name, self.kind) if is_reference(name) else pick(self.kind, name, self)
+        base = self._base_class()
+        if base is None:
+            if not callable(found):
+                raise PluginError(
+                    f"The {self.kind} {name!r} is a {type(found).__name__}; name a function."
+                )
+        elif not isinstance(found, base) and not (
+            isinstance(found, type) and issubclass(found, base)
+        ):
+            where = ".".join(base.__module__.split(".")[:-1])
+            raise PluginError(
+                f"The {self.kind} {name!r} must be a subclass of {where}.{base.__name__}."
+            )
+        return found
+
+    def check(self, spec: NamedSpec | str, own: bool = True) -> None:
+        """Check a name and its parameters, before time is spent on anything.
+
+        Args:
+            spec: The name, with or without parameters.
+            own: Whether the user's own files are imported; otherwise their names are believed.
+
+        Raises:
+            UnknownNameError: If none of ours has that name; the message suggests the nearest.
+            PluginError: If the user's own cannot be imported or is not what it should be.
+            SpecError: If a parameter is unknown, missing, of the wrong type or out of range.
+        """
+        spec = _named(spec)
+        if is_reference(spec.name):
+            if not own:
+                return
+        elif not spec.parameters and isinstance(self._entries.get(spec.name), str):
+            # Nothing of it can be wrong, and to import it may take seconds.
+            return
+        found = self.find(spec.name)
+        if self._early:
+            self.make(spec)
+        elif self._base is not None and isinstance(found, type):
+            self._arguments(spec, found)
+
+    def make(self, spec: NamedSpec | str, *passed: Any) -> T:
+        """Build what a spec names.
+
+        Args:
+            spec: The name, with or without parameters.
+            passed: Positional arguments of the constructor, before the parameters.
+
+        Raises:
+            PruneTuneError: As `check`.
+        """
+        spec = _named(spec)
+        found = self.find(spec.name)
+        if not isinstance(found, type):
+            if spec.parameters:
+                raise SpecError(
+                    f"The {self.kind} {spec.name!r} is an object already and takes no parameters; "
+                    "name its class to give some."
+                )
+            return typing.cast("T", found)
+        arguments = self._arguments(spec, found)
+        try:
+            return typing.cast("T", found(*passed, **arguments))
+        except PruneTuneError:
+            raise
+        except Exception as error:
+            raise (PluginError if is_reference(spec.name) else SpecError)(
+                f"The {self.kind} {spec.name!r} cannot be built with parameters "
+                f"{spec.parameters}: {type(error).__name__}: {error}"
+            ) from error
+
+    def describe(self) -> dict[str, str]:
+        """What each name means: the first sentence that what it names says of itself."""
+        return {**{name: _meaning(self[name]) for name in self}, **self._forms}
+
+    def _base_class(self) -> Any:
+        return resolve(self._base, self.kind) if isinstance(self._base, str) else self._base
+
+    def _arguments(self, spec: NamedSpec, found: type[Any]) -> dict[str, Any]:
+        """Keyword arguments for a class, from the parameters of a spec."""
+        title = f"The {self.kind} {spec.name!r}"
+        declared = getattr(found, "Parameters", None)
+        if declared is None:
+            return _validated(title, spec, _Keywords.of(found, self._passed))
+        values = _validated(title, spec, _Keywords.of(declared, ()))
+        try:
+            return {"parameters": declared(**values)}
+        except ValueError as error:
+            raise SpecError(f"{title} has wrong parameters: {error}.") from error
+
+
+class _Keywords(typing.NamedTuple):
+    """The keywords that a callable takes.
+
+    Attributes:
+        types: Annotation by keyword; ``Any`` where there is none.
+        required: Those without a default.
+        open: Whether it takes any other keyword too.
+    """
+
+    types: dict[str, Any]
+    required: list[str]
+    open: bool
+
+    @classmethod
+    def of(cls, target: Callable[..., Any], passed: Collection[str]) -> _Keywords:
+        parameters = inspect.signature(target).parameters.values()
+        named = [
+            each
+            for each in parameters
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+            and each.name not in passed
+        ]
+        hints = _hints(target)
+        return cls(
+            {each.name: hints.get(each.name, Any) for each in named},
+            [each.name for each in named if each.default is inspect.Parameter.empty],
+            any(each.kind is each.VAR_KEYWORD for each in parameters),
+        )
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Annotations of the keywords; none where one names what only type checkers import."""
+    plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
+    try:
+        return typing.get_type_hints(
+            target.__init__ if plain_class else target, include_extras=True
+        )
+    except Exception:
+        return {}
+
+
+def _validated(title: str, spec: NamedSpec, keywords: _Keywords) -> dict[str, Any]:
+    for given in spec.parameters:
+        if given not in keywords.types and not keywords.open:
+            known = keywords.types
+            hint = nearest(given, known) if known else "it takes none."
+            raise SpecError(f"{title} has no parameter {given!r}; {hint}")
+    for name in keywords.required:
+        if name not in spec.parameters:
+            raise SpecError(
+                f"{title} needs the parameter {name!r}; write "
+                f"{{name: {spec.name}, parameters: {{{name}: ...}}}}."
+            )
+    values = {}
+    for name, value in spec.parameters.items():
+        try:
+            values[name] = _read_value(value, keywords.types.get(name, Any))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, (name, *first["loc"])))
+            wanted = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+            wanted = wanted.partition(", unable to parse")[0]
+            raise SpecError(f"{title} has {key}: {first['input']!r}, but {wanted}.") from None
+    return values
+
+
+def _read_value(value: Any, annotation: Any) -> Any:
+    """A parameter as its annotation wants it."""
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, TypeError, NameError):
+        # Not a type that can be checked.
+        return value
+    if _has_truth_value(value):
+        # Otherwise true would be taken for the number 1.
+        return adapter.validate_json(json.dumps(value), strict=True)
+    # YAML takes 1e-3 for text; this takes it for a number where a number is wanted.
+    return adapter.validate_python(value)
+
+
+def _has_truth_value(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_truth_value, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_truth_value, value))
+    return isinstance(value, bool)
+
+
+def _named(spec: NamedSpec | str) -> NamedSpec:
+    return NamedSpec(name=spec) if isinstance(spec, str) else spec
+
+
+def _meaning(thing: Any) -> str:
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    text = inspect.getdoc(thing) or ""
+    return " ".join(text.partition("\n\n")[0].replace("``", "").split())
 
 
 def is_reference(name: str) -> bool:

@@ -225,8 +225,12 @@ def export(
 @app.command("list")
 @plainly
 def list_names(
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="models, data, rewards, criteria or agents.")
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="models, data, costs, measures, rewards, criteria or agents.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -235,9 +239,10 @@ def list_names(
     Example: prunetune list rewards
     """
     from .._registry import pick
-    from ..search.names import KINDS
+    from ..search.spec.names import REGISTRIES, registry
 
-    names = pick("kind", kind, KINDS)()
+    pick("kind of name", what, REGISTRIES)
+    names = registry(what).describe()
     if as_json:
         typer.echo(json.dumps(names, indent=2))
         return

@@ -280,8 +280,11 @@ def job(
 
     Example: prunetune job search spec.yaml --output runs/first
     """
+    from ..search.spec.names import check_names
     from ..search.spec.reading import read_spec_file
 
     # Ray blocks SIGINT in what it starts, and a run ends in an orderly way by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    run_spec(read_spec_file(spec), output, False, comparison=kind == "compare", resume=True)
+    read = read_spec_file(spec)
+    check_names(read)
+    run_spec(read, output, False, comparison=kind == "compare", resume=True)

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._registry import is_reference
+from .._registry import NamedSpec, is_reference
 from ..errors import WeightsError
 from .cache import cache_folder, cache_key
 from .calls import norms_after
 from .coupling import trace_channel_groups
-from .criteria import Evidence, make_criterion
+from .criteria import Evidence, make_criterion, written_criterion
 from .groups import ChannelGroup, ChannelGroups
 from .progress import SILENT, Progress
 from .reductions.channels import KeptUnits
@@ -87,19 +87,21 @@ class TaskStatistics:
 
 
 def gather_statistics(
-    task: PruningTask, criterion: str, seed: int, progress: Progress = SILENT
+    task: PruningTask, criterion: NamedSpec | str, seed: int, progress: Progress = SILENT
 ) -> TaskStatistics:
     """Trace the network, gather moments and rank channels, or take the last two from the cache.
 
     Args:
         task: The task; its calibration images are used, without labels.
-        criterion: Name of the criterion, or of the user's own.
+        criterion: Ranks the channels inside a group.
         seed: Decides the places that are sampled, and the criterion ``random``.
         progress: Told of what takes long.
 
     Raises:
-        PruneTuneError: If the network has nothing to prune or the criterion is unknown.
+        PruneTuneError: If the network has nothing to prune, or the criterion is unknown or has a
+            wrong parameter.
     """
+    criterion = NamedSpec.model_validate(criterion)
     chosen = make_criterion(criterion)
     groups = trace_channel_groups(task.network, task.example_input, task.scope)
     norms = norms_after(task.network, task.example_input)
@@ -107,14 +109,14 @@ def gather_statistics(
         "version": _VERSION,
         "task": task.digest,
         "groups": [[group.name, group.size] for group in groups],
-        "criterion": criterion,
+        "criterion": written_criterion(criterion),
         "seed": seed,
     }
     path = cache_folder() / "statistics" / f"{cache_key(facts)}.safetensors"
     # The user's own criterion may have changed since.
-    stored = None if is_reference(criterion) or not path.is_file() else _read(path)
+    stored = None if is_reference(criterion.name) or not path.is_file() else _read(path)
     if stored is None:
-        progress.note(f"Ranking the channels of {len(groups)} groups by {criterion}")
+        progress.note(f"Ranking the channels of {len(groups)} groups by {criterion.name}")
         readers = {member.layer for group in groups for member in group.readers()}
         weighted = sorted(
             name for name in readers if hasattr(task.network.get_submodule(name), "weight")

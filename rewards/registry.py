@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from .._registry import is_reference, nearest, pick, resolve
-from ..errors import PluginError, PruneTuneError, SpecError
+from .._registry import NamedSpec, Registry
+from ..errors import SpecError
 from .composite import AMCErrorLogFLOPs, WeightedSum
 from .measures.accuracy import Accuracy, Loss
 from .measures.agreement import Agreement
@@ -32,7 +27,8 @@ __all__ = [
     "make_reward",
 ]
 
-MEASURES: Mapping[str, type[Measure]] = MappingProxyType(
+MEASURES: Registry[Measure] = Registry(
+    "measure",
     {
         measure.name: measure
         for measure in (
@@ -44,53 +40,30 @@ MEASURES: Mapping[str, type[Measure]] = MappingProxyType(
             NeuronEntropy,
             FeatureDistance,
         )
-    }
+    },
+    Measure,
+    early=True,
+    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.rewards.Measure."},
 )
 
-REWARDS: Mapping[str, type[Reward]] = MappingProxyType(
+REWARDS: Registry[Reward] = Registry(
+    "reward",
     {
         **SINGLE_REWARDS,
         **{each.name: each for each in (WeightedSum, AMCErrorLogFLOPs, SelfCompetition)},
-    }
+    },
+    Reward,
+    early=True,
+    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.rewards.Reward."},
 )
 
+RewardSpec = NamedSpec
+MeasureSpec = NamedSpec
 
-class _NamedSpec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(min_length=1)
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+DEFAULT_MEASURES: tuple[NamedSpec, ...] = tuple(NamedSpec(name=name) for name in MEASURES)
 
 
-class RewardSpec(_NamedSpec):
-    """A reward as written in a spec; a plain string is its name.
-
-    Attributes:
-        name: One of ``REWARDS``, or the user's own ``module:Class`` or ``path/to/file.py:Class``.
-        parameters: Keyword arguments of its constructor.
-    """
-
-
-class MeasureSpec(_NamedSpec):
-    """A measure as written in a spec; a plain string is its name.
-
-    Attributes:
-        name: One of ``MEASURES``, or the user's own ``module:Class`` or ``path/to/file.py:Class``.
-        parameters: Keyword arguments of its constructor.
-    """
-
-
-DEFAULT_MEASURES: tuple[MeasureSpec, ...] = tuple(MeasureSpec(name=name) for name in MEASURES)
-
-_T = TypeVar("_T", Measure, Reward)
-
-
-def make_reward(spec: RewardSpec | str) -> Reward:
+def make_reward(spec: NamedSpec | str) -> Reward:
     """Build the reward that a spec names.
 
     Args:
@@ -101,11 +74,10 @@ def make_reward(spec: RewardSpec | str) -> Reward:
         PluginError: If the user's own reward cannot be imported or is not a ``Reward``.
         SpecError: If a parameter is unknown, missing or out of range.
     """
-    spec = RewardSpec(name=spec) if isinstance(spec, str) else spec
-    return _make("reward", spec, REWARDS, Reward)  # type: ignore[type-abstract]
+    return REWARDS.make(spec)
 
 
-def make_measures(specs: Sequence[MeasureSpec | str] = DEFAULT_MEASURES) -> tuple[Measure, ...]:
+def make_measures(specs: Sequence[NamedSpec | str] = DEFAULT_MEASURES) -> tuple[Measure, ...]:
     """Build measures, in order.
 
     Args:
@@ -118,9 +90,8 @@ def make_measures(specs: Sequence[MeasureSpec | str] = DEFAULT_MEASURES) -> tupl
     """
     measures = []
     owners: dict[str, str] = {}
-    for each in specs:
-        spec = MeasureSpec(name=each) if isinstance(each, str) else each
-        measure = _make("measure", spec, MEASURES, Measure)  # type: ignore[type-abstract]
+    for spec in specs:
+        measure = MEASURES.make(spec)
         for column in measure.columns:
             if column in owners:
                 raise SpecError(
@@ -130,51 +101,3 @@ def make_measures(specs: Sequence[MeasureSpec | str] = DEFAULT_MEASURES) -> tupl
             owners[column] = measure.name
         measures.append(measure)
     return tuple(measures)
-
-
-def _make(kind: str, spec: _NamedSpec, known: Mapping[str, type[_T]], base: type[_T]) -> _T:
-    own = is_reference(spec.name)
-    target = resolve(spec.name, kind) if own else pick(kind, spec.name, known)
-    if isinstance(target, base):
-        if spec.parameters:
-            raise SpecError(
-                f"The {kind} {spec.name!r} is an object already and takes no parameters; name its "
-                "class to give some."
-            )
-        return target
-    if not isinstance(target, type) or not issubclass(target, base):
-        raise PluginError(
-            f"The {kind} {spec.name!r} must be a subclass of prunetune.rewards.{base.__name__}."
-        )
-    _check_parameters(kind, spec, target)
-    try:
-        return target(**spec.parameters)
-    except PruneTuneError:
-        raise
-    except Exception as error:
-        raise (PluginError if own else SpecError)(
-            f"The {kind} {spec.name!r} cannot be built with parameters {spec.parameters}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_parameters(kind: str, spec: _NamedSpec, target: type[Any]) -> None:
-    signature = inspect.signature(target)
-    parameters = signature.parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for given in spec.parameters:
-        if given not in names and not takes_any:
-            hint = nearest(given, names) if names else "it takes none."
-            raise SpecError(f"The {kind} {spec.name!r} has no parameter {given!r}; {hint}")
-    missing = [
-        name
-        for name in names
-        if signature.parameters[name].default is inspect.Parameter.empty
-        and name not in spec.parameters
-    ]
-    if missing:
-        raise SpecError(
-            f"The {kind} {spec.name!r} needs the parameter {missing[0]!r}; write "
-            f"{{name: {spec.name}, parameters: {{{missing[0]}: ...}}}}."
-        )

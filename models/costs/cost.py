@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._registry import Registry
 from .activation_memory import ActivationTable
 from .latency import LatencyTable
 from .tables import Structure
@@ -27,14 +28,6 @@ __all__ = [
 ]
 
 ACTIVATION_MEMORY, LATENCY = "activation-memory", "latency"
-
-COSTS = {
-    "flops": "2 x multiply-accumulates of convolutions and linear layers at batch 1.",
-    "params": "Learnable numbers.",
-    ACTIVATION_MEMORY: "Peak of live activations at batch 1, in bytes.",
-    LATENCY: "Seconds of a forward pass at batch 1 on this machine, one thread.",
-}
-"""Our own costs and what they mean; the user's own are functions, named by reference."""
 
 Units = tuple[tuple[str, float], ...]
 """Units of a cost with their size in its base unit, the largest first."""
@@ -128,7 +121,7 @@ class TableCost(Cost):
 
 
 class FlopsCost(TableCost):
-    """FLOPs at batch 1, counted as 2 x multiply-accumulates."""
+    """FLOPs: 2 x multiply-accumulates of convolutions and linear layers at batch 1."""
 
     name = "flops"
 
@@ -158,7 +151,7 @@ class ParamsCost(TableCost):
 
 
 class LatencyCost(TableCost):
-    """Seconds of a forward pass by a table that was fitted on one machine.
+    """Seconds of a forward pass at batch 1, one thread, by a table fitted on one machine.
 
     Args:
         structure: Tables of the network.
@@ -184,7 +177,7 @@ class LatencyCost(TableCost):
 
 
 class ActivationMemoryCost(Cost):
-    """Peak of live activations in bytes, float32.
+    """Peak of live activations at batch 1 in bytes, float32.
 
     Args:
         table: What is alive at which moment.
@@ -238,6 +231,14 @@ class MeasuredCost(Cost):
         shares = np.zeros(widths.shape)
         shares[:, -1] = np.nan
         return shares
+
+
+COSTS: Registry[Cost] = Registry(
+    "cost",
+    {cost.name: cost for cost in (FlopsCost, ParamsCost, ActivationMemoryCost, LatencyCost)},
+    forms={"FILE.py:FUNCTION": "A function of the network and one image: the user's own cost."},
+)
+"""Our own costs."""
 
 
 def table_costs(structure: Structure) -> dict[str, Cost]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from ..cache import cache_folder, cache_key
 from ..groups import ChannelGroups
@@ -112,13 +112,29 @@ def measure_latency(
         seconds: How long to measure at least.
     """
     with torch.inference_mode():
-        timer = Timer(
+        timer = _timer_class()(
             "network(image)",
             timer=time.thread_time,
             globals={"network": network, "image": image},
             num_threads=1,
         )
         return float(min(timer.blocked_autorange(min_run_time=seconds).times))
+
+
+def _timer_class() -> Any:
+    """Torch's timer, imported when something is timed.
+
+    With it comes what compiles extensions, and that warns, on every machine with CUDA's compiler
+    and no GPU, that there is no GPU.
+    """
+    log = logging.getLogger("torch.utils.cpp_extension")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        from torch.utils.benchmark import Timer
+    finally:
+        log.setLevel(level)
+    return Timer
 
 
 def fit_latency(

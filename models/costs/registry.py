@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from ..._registry import is_reference, pick, resolve
+from ..._registry import is_reference
 from ..groups import ChannelGroups
 from ..progress import SILENT, Progress
 from ..task import PruningTask
@@ -72,18 +72,19 @@ class CostTables(BaseModel):
         )
 
 
-def check_costs(names: Iterable[str]) -> None:
-    """Whether there are such costs, before time is spent on anything.
+def check_costs(names: Iterable[str], own: bool = True) -> None:
+    """Check that there are such costs, before time is spent on anything.
+
+    Args:
+        names: Of ours, or references to the user's own.
+        own: Whether the user's own files are imported; otherwise their names are believed.
 
     Raises:
         UnknownNameError: If none of ours has that name.
         PluginError: If the user's own cannot be imported.
     """
     for name in names:
-        if is_reference(name):
-            resolve(name, "cost")
-        else:
-            pick("cost", name, COSTS)
+        COSTS.check(name, own)
 
 
 def own_costs(names: Iterable[str]) -> tuple[str, ...]:

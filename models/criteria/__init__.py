@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Annotated, Any
 
-from ..._registry import is_reference, pick, resolve
-from ...errors import PluginError
+from pydantic import PlainSerializer
+
+from ..._registry import NamedSpec, Registry
 from .criterion import Criterion, Evidence, ScoreCriterion
 from .magnitude import L1, L2, BNScale, GeometricMedian, Random
 from .residual import ActivationResidual
 from .taylor import Taylor
 
-__all__ = ["CRITERIA", "Criterion", "Evidence", "ScoreCriterion", "make_criterion"]
+__all__ = [
+    "CRITERIA",
+    "DEFAULT_CRITERION",
+    "Criterion",
+    "CriterionSpec",
+    "Evidence",
+    "ScoreCriterion",
+    "make_criterion",
+    "written_criterion",
+]
 
-CRITERIA: Mapping[str, type[Criterion]] = MappingProxyType(
+CRITERIA: Registry[Criterion] = Registry(
+    "criterion",
     {
         criterion.name: criterion
         for criterion in (ActivationResidual, L1, L2, BNScale, GeometricMedian, Taylor, Random)
-    }
+    },
+    Criterion,
+    early=True,
+    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.models.Criterion."},
 )
 
 
-def make_criterion(name: str) -> Criterion:
-    """Build a criterion by name.
+def written_criterion(spec: NamedSpec) -> str | dict[str, Any]:
+    """A criterion as specs and keys write it: without parameters as its name alone.
+
+    That is how it was written before criteria took parameters: evaluations and statistics that were
+    stored then are found by it.
+    """
+    return spec.model_dump(mode="json") if spec.parameters else spec.name
+
+
+CriterionSpec = Annotated[NamedSpec, PlainSerializer(written_criterion)]
+"""A criterion in a spec."""
+
+DEFAULT_CRITERION = NamedSpec(name=ActivationResidual.name)
+
+
+def make_criterion(spec: NamedSpec | str) -> Criterion:
+    """Build the criterion that a spec names.
 
     Args:
-        name: One of ``CRITERIA``, or the user's own ``module:Class`` or ``path/to/file.py:Class``.
+        spec: The name, with or without parameters.
 
     Raises:
         UnknownNameError: If none of ours has that name.
         PluginError: If the user's own cannot be imported or is not a ``Criterion``.
+        SpecError: If a parameter is unknown, missing or out of range.
     """
-    target = resolve(name, "criterion") if is_reference(name) else pick("criterion", name, CRITERIA)
-    if isinstance(target, Criterion):
-        return target
-    if not isinstance(target, type) or not issubclass(target, Criterion):
-        raise PluginError(
-            f"The criterion {name!r} must be a subclass of prunetune.models.Criterion."
-        )
-    return target()
+    return CRITERIA.make(spec)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..._registry import is_reference, pick, resolve
+from ..._registry import Registry, is_reference, resolve
 from ...errors import DataError
 from .folder import FolderImages, class_folders, split_folders
 from .known import NORMALISATION, digits_images, torchvision_images
@@ -38,23 +39,26 @@ def load_data(spec: DataSpec) -> Data:
     """
     if is_reference(spec.name):
         return _from_user(spec)
-    data = pick("data set", spec.name, DATA)(spec)
+    data = DATA.find(spec.name)(spec)
     _check_labels(data)
     return data
 
 
 def _digits(spec: DataSpec) -> Data:
+    """The 1,797 digits of 8x8 pixels that scikit-learn ships; nothing is downloaded."""
     images, names = digits_images()
     train, test = _split(images, spec.split_seed)
     return _data(spec, train, test, names, mirror=False)
 
 
 def _torchvision(spec: DataSpec) -> Data:
+    """In torchvision's layout, in `root`; with `download: true`, it is fetched."""
     train, test, names = torchvision_images(spec.name, spec.root, spec.download)
     return _data(spec, train, test, names)
 
 
 def _folder(spec: DataSpec) -> Data:
+    """One folder of images a class, in `root` or in its train and test: imagefolder:DIR."""
     train_root, test_root = split_folders(_root(spec))
     names = class_folders(train_root)
     train: ImageSource = FolderImages(train_root, names, spec.image_size)
@@ -73,20 +77,25 @@ def _folder(spec: DataSpec) -> Data:
 
 
 def _parquet(spec: DataSpec) -> Data:
+    """Parquet files in the Hugging Face image layout, in `root`: parquet:DIR."""
     root = _root(spec)
     train = parquet_images(root, "train", spec.image_size)
     test = parquet_images(root, "test", spec.image_size)
     return _data(spec, train, test, parquet_class_names(root))
 
 
-DATA = {
-    "digits": _digits,
-    "cifar10": _torchvision,
-    "cifar100": _torchvision,
-    "fashion-mnist": _torchvision,
-    "imagefolder": _folder,
-    "parquet": _parquet,
-}
+DATA: Registry[Callable[[DataSpec], Data]] = Registry(
+    "data set",
+    {
+        "digits": _digits,
+        "cifar10": _torchvision,
+        "cifar100": _torchvision,
+        "fashion-mnist": _torchvision,
+        "imagefolder": _folder,
+        "parquet": _parquet,
+    },
+    forms={"FILE.py:FUNCTION": "A function that returns the user's own prunetune.models.Data."},
+)
 """Our own data sets by name."""
 
 

@@ -29,7 +29,7 @@ class DataSpec(BaseModel):
             searches with other seeds never see each other's test images.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "digits"
     root: Path | None = None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torchvision
 from torch import nn
 
-from ..._registry import is_reference, pick, resolve
+from ..._registry import Registry, is_reference, pick, resolve
 from ...errors import NetworkError
 from .adapt import adapt_input_channels, own_activations
 from .digits import digits_net
@@ -19,19 +18,24 @@ from .mobilenet import mobilenetv2
 from .resnet import cifar_resnet, resnet18
 from .vgg import VGG
 
-__all__ = ["NETWORKS", "NetworkBuilder", "build_network"]
+__all__ = ["NETWORKS", "NetworkBuilder", "build_network", "check_model"]
 
 NetworkBuilder = Callable[[int, tuple[int, int, int]], nn.Module]
 """Builds a network from the number of classes and the (channels, height, width) of an image."""
 
-NETWORKS: Mapping[str, NetworkBuilder] = MappingProxyType(
+NETWORKS: Registry[NetworkBuilder] = Registry(
+    "model",
     {
         "digits-net": digits_net,
         **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (20, 32, 44, 56, 110)},
         "resnet18": resnet18,
         **{f"vgg{depth}bn": partial(VGG, depth) for depth in (11, 13, 16, 19)},
         "mobilenetv2": mobilenetv2,
-    }
+    },
+    forms={
+        "torchvision:NAME": "A classification network of torchvision, for example resnet50.",
+        "FILE.py:FUNCTION": "A function that builds the user's own network.",
+    },
 )
 """Our own networks by name."""
 
@@ -62,15 +66,31 @@ def build_network(reference: str, num_classes: int, input_shape: tuple[int, int,
     elif is_reference(reference):
         network = _from_user(reference, num_classes, input_shape)
     else:
-        network = pick("model", reference, NETWORKS)(num_classes, input_shape)
+        network = NETWORKS.find(reference)(num_classes, input_shape)
     return network.float().cpu().eval()
+
+
+def check_model(reference: str, own: bool = True) -> None:
+    """Check that a spec names a network, before time is spent on anything.
+
+    Args:
+        reference: As for `build_network`.
+        own: Whether the user's own file is imported; otherwise its name is believed.
+
+    Raises:
+        UnknownNameError: If there is no such network; the message suggests the nearest name.
+        PluginError: If the user's file or module cannot be imported.
+    """
+    if reference.startswith(_TORCHVISION):
+        _torchvision_name(reference)
+    else:
+        NETWORKS.check(reference, own)
 
 
 def _from_torchvision(
     reference: str, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    known = {name: name for name in torchvision.models.list_models(module=torchvision.models)}
-    name = pick("torchvision model", reference.removeprefix(_TORCHVISION), known)
+    name = _torchvision_name(reference)
     options: dict[str, Any] = {"num_classes": num_classes}
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": True}
@@ -78,6 +98,11 @@ def _from_torchvision(
     adapt_input_channels(network, input_shape[0])
     own_activations(network)
     return network
+
+
+def _torchvision_name(reference: str) -> str:
+    known = {name: name for name in torchvision.models.list_models(module=torchvision.models)}
+    return pick("torchvision model", reference.removeprefix(_TORCHVISION), known)
 
 
 def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:

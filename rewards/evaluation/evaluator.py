@@ -17,6 +17,7 @@ from torch import nn
 
 from ...models.builder import CandidateBuilder, FinalRepair, Repair
 from ...models.costs.own import OwnCosts, relative_costs, standalone_copy
+from ...models.criteria import DEFAULT_CRITERION, CriterionSpec
 from ...models.groups import ChannelGroups
 from ...models.inference.folding import Precision, cast_network, fold_batchnorm, resolve_precision
 from ...models.inference.fused import plan_inference
@@ -47,8 +48,7 @@ class EvaluatorSpec(BaseModel):
     """How candidates are evaluated.
 
     Attributes:
-        criterion: Ranks the channels inside a group: one of ``CRITERIA``, or the user's own
-            ``module:Class`` or ``path/to/file.py:Class``.
+        criterion: Ranks the channels inside a group.
         repair: How the layers that read slimmed groups are corrected for each candidate: ``none``,
             ``quick``, ``light`` (ranks candidates of residual networks as ``full`` does, for about
             twice the time of ``quick``; worse than ``quick`` where layers read thousands of
@@ -68,7 +68,7 @@ class EvaluatorSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    criterion: str = "activation-residual"
+    criterion: CriterionSpec = DEFAULT_CRITERION
     repair: Repair = "quick"
     precision: Precision = "auto"
     recalibration: int = Field(default=128, ge=1)

@@ -313,7 +313,7 @@ def _values(
 
 
 def _spec(values: Mapping[str, Any], source: str) -> SearchSpec:
-    spec = read_spec(values, f"the arguments of {source}")
+    spec = read_spec(values, f"the arguments of {source}", check=False)
     return read_spec(anchor_paths(spec.to_dict(), Path.cwd()))
 
 
@@ -338,7 +338,7 @@ def _check_given(folder: Path, task: Task | None, objects: set[str]) -> None:
         RunFolderError: If not; says which.
     """
     values = RunFolder.open(folder).read_spec()
-    begun = read_spec(values, f"{folder}/spec.yaml").task
+    begun = read_spec(values, f"{folder}/spec.yaml", check=False).task
     if task is not None and (task.spec.model, task.spec.groups) != (begun.model, begun.groups):
         raise RunFolderError(
             f"The run {folder} began with the network {_named(begun.model)}, and the task has "

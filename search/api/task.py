@@ -145,5 +145,5 @@ class Task:
 
 
 def _read(values: Mapping[str, Any]) -> TaskSpec:
-    spec = read_spec({"task": dict(values), "budgets": _ANY_BUDGET}, "prunetune.Task")
+    spec = read_spec({"task": dict(values), "budgets": _ANY_BUDGET}, "prunetune.Task", check=False)
     return read_spec(anchor_paths(spec.to_dict(), Path.cwd())).task

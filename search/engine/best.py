@@ -10,6 +10,7 @@ from ... import __version__
 from ...errors import EvaluationError
 from ...models.artifact import save_artifact
 from ...models.costs.registry import measure_costs
+from ...models.criteria import written_criterion
 from ...models.progress import Progress
 from ..run.folder import RunFolder
 from ..run.history import Asked
@@ -120,7 +121,7 @@ class BestMaker:
                 "run": self.folder.name,
                 "task": task.digest,
                 "budgets": dict(delivery.limits),
-                "criterion": self.spec.criterion,
+                "criterion": written_criterion(self.spec.criterion),
                 "trial": delivery.trial.model_dump(mode="json"),
                 "finetune": self.spec.finetune.model_dump(mode="json"),
             },

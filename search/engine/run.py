@@ -252,7 +252,7 @@ class Run:
             name=self.spec.name,
             status="running",
             task=self.prepared.task.name,
-            criterion=self.spec.criterion,
+            criterion=self.spec.criterion.title,
             repair=self.spec.repair,
             precision=evaluator.precision,
             dense=Dense(

@@ -117,15 +117,10 @@ def _rewards(results: Results) -> Iterator[tuple[str, bool, Reward]]:
         except (PruneTuneError, ValueError):
             continue
         names.add(reward.name)
-        yield _title(spec), True, reward
+        yield spec.title, True, reward
     for name, reward_class in SINGLE_REWARDS.items():
         if name not in names:
             yield name, False, reward_class()
-
-
-def _title(spec: RewardSpec) -> str:
-    parameters = ", ".join(f"{name}={value}" for name, value in spec.parameters.items())
-    return f"{spec.name} ({parameters})" if parameters else spec.name
 
 
 def _fidelity(

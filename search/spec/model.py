@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..._registry import NamedSpec
 from ...cluster.connect import ClusterSpec
 from ...envs.budgets import Limit
 from ...models.builder import FinalRepair, Repair
+from ...models.criteria import DEFAULT_CRITERION, CriterionSpec
 from ...models.task import TaskSpec
 from ...models.training import TrainingSpec
 from ...rewards.registry import DEFAULT_MEASURES, MeasureSpec, RewardSpec
@@ -24,6 +26,11 @@ __all__ = [
     "StoppingSpec",
 ]
 
+_MOST_SEEDS = 10_000
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Seeds all randomness of one search."""
+
 BudgetSpec = Annotated[dict[str, Limit | tuple[Limit, Limit]], Field(min_length=1)]
 """Limit by name of cost: a fraction of dense (``0.5``, ``"50%"``) or absolute (``"60M"``).
 
@@ -31,33 +38,17 @@ A pair is a range, from its lower to its upper limit.
 """
 
 
-class AgentSpec(BaseModel):
-    """An agent; a plain string is its name.
-
-    Attributes:
-        name: One of ``prunetune list agents``, or the user's own as ``file.py:Class``.
-        parameters: Keyword arguments of the agent.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(min_length=1)
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_shorthand(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+AgentSpec = NamedSpec
 
 
 class FinetuneSpec(TrainingSpec):
     """How the best candidates are finished; training as `TrainingSpec`, with gentler defaults.
 
     Attributes:
-        repair: Of the best candidate of each search before it is trained: ``full``, or ``block``:
-            full repair, then every block learns, without labels, to give what the dense network's
-            gives on the calibration images. Minutes instead of seconds, and nearer to the dense
-            network; 2,048 calibration images or more are advisable.
+        repair: How the best candidate of each search is repaired before it is trained: ``full``, or
+            ``block``: full repair, then every block learns, without labels, to give what the dense
+            network's gives on the calibration images. ``block`` takes minutes instead of seconds
+            and comes nearer to the dense network; 2,048 calibration images or more are advisable.
         epochs: Passes over the training images; 0 leaves the repaired network as it is.
         images: How many training images, drawn by the seed; all of them when left out.
         learning_rate: The highest one of the schedule.
@@ -66,6 +57,8 @@ class FinetuneSpec(TrainingSpec):
             first steps can undo the repair.
         freeze_batchnorm: Whether BatchNorm keeps the statistics that the repair was fitted to.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     repair: FinalRepair = "full"
     images: int | None = Field(default=None, ge=2)
@@ -88,7 +81,7 @@ class StoppingSpec(BaseModel):
         images: Images of the yardstick.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     first: float = Field(default=0.25, gt=0.0, lt=1.0)
     reduction: int = Field(default=3, ge=2)
@@ -109,12 +102,12 @@ class CompareSpec(BaseModel):
             on the order in which searches get on, so a repeated comparison may stop others.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rewards: tuple[RewardSpec, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
     agents: tuple[AgentSpec, ...] = ()
-    seeds: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = 1
+    seeds: Annotated[int, Field(ge=1, le=_MOST_SEEDS)] | tuple[Seed, ...] = 1
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     stopping: StoppingSpec | None = None
 
@@ -156,7 +149,7 @@ class SearchSpec(BaseModel):
         evaluations: Candidates that the agent may ask for.
         shield: Whether widths are clipped so that the budgets stay reachable.
         smallest: Fraction of its units that every group keeps at least, in [0, 1].
-        seed: Of splits, training and agent.
+        seed: Seeds the splits, the training and the agent.
         finetune: Training of the best candidates.
         finalists: Best feasible candidates that are fully repaired; the one that then agrees best
             with the dense network on the validation images is fine-tuned and tested.
@@ -166,12 +159,12 @@ class SearchSpec(BaseModel):
         compare: The grid of ``prunetune compare``; a search ignores it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="search", min_length=1)
     task: TaskSpec
     budgets: BudgetSpec
-    criterion: str = "activation-residual"
+    criterion: CriterionSpec = DEFAULT_CRITERION
     repair: Repair = "quick"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibration: int = Field(default=128, ge=1)
@@ -182,7 +175,7 @@ class SearchSpec(BaseModel):
     evaluations: int = Field(default=1000, ge=1)
     shield: bool = False
     smallest: float = Field(default=0.0, ge=0.0, le=1.0)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: Seed = 0
     finetune: FinetuneSpec = FinetuneSpec()
     finalists: int = Field(default=3, ge=1)
     output: Path | None = None

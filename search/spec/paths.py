@@ -1,4 +1,4 @@
-"""The paths that a resolved spec names: weights, data, earlier runs and the user's own files."""
+"""The paths that a resolved spec names: weights, data and the user's own files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 from ..._registry import is_reference
 
 __all__ = ["anchor_paths", "map_paths"]
-
-# The parameter of agents that names a run folder.
-_INIT_FROM = "init_from"
 
 
 def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
@@ -31,13 +28,14 @@ def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     compare = values["compare"]
     named = [data, values["reward"], values["agent"], *values["measures"]]
     named += [*compare["rewards"], *compare["agents"]]
+    task["model"] = _changed_reference(task["model"], change)
+    if isinstance(values["criterion"], str):
+        # Without parameters it is written as its name alone.
+        values["criterion"] = _changed_reference(values["criterion"], change)
+    else:
+        named.append(values["criterion"])
     for one in named:
         one["name"] = _changed_reference(one["name"], change)
-    for agent in (values["agent"], *compare["agents"]):
-        if isinstance(agent["parameters"].get(_INIT_FROM), str):
-            agent["parameters"][_INIT_FROM] = change(agent["parameters"][_INIT_FROM])
-    task["model"] = _changed_reference(task["model"], change)
-    values["criterion"] = _changed_reference(values["criterion"], change)
     for budgets in (values, *({"budgets": each} for each in compare["budgets"])):
         renamed = {_changed_reference(k, change): v for k, v in budgets["budgets"].items()}
         budgets["budgets"].clear()

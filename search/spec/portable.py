@@ -16,6 +16,7 @@ from ...cluster.shipping import ShippedPath, check_size, fingerprint
 from ...cluster.storage import below
 from ..run.location import folder_stem
 from .model import CompareSpec, SearchSpec
+from .names import check_names
 from .paths import map_paths
 from .reading import read_spec_file
 
@@ -81,6 +82,8 @@ def portable_spec(
         PruneTuneError: If the spec is wrong, a file is missing, or they are too large together.
     """
     spec = read_spec_file(path, overrides)
+    # The user's own files may need packages that only the cluster has.
+    check_names(spec, own=False)
     folder = Path(os.path.abspath(Path(path).expanduser())).parent
     sources: dict[str, Path] = {}
 

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 from ..._registry import nearest
 from ...errors import SpecError
 from .model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
+from .names import check_names
 from .paths import anchor_paths
+from .trials import comparison_trials
 
 __all__ = [
     "AgentSpec",
@@ -30,55 +32,76 @@ __all__ = [
 
 _Location = tuple[int | str, ...]
 
+_DEEPEST = 50
+_WRONG_SCALAR = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
-def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
-    """Read a spec file and make its paths absolute.
+
+def load_spec(path: Path | str, overrides: Sequence[str] = (), check: bool = True) -> SearchSpec:
+    """Read a spec file, make its paths absolute, and check what it names.
 
     Args:
         path: A YAML file. Relative paths in it (weights, data, the user's own files) are meant
             relative to its folder.
         overrides: ``key.sub=value`` each; values are YAML and replace what the file says.
+        check: Whether names and their parameters are checked, for which the user's own files are
+            imported.
+
+    Raises:
+        PruneTuneError: If anything in it is not what it should be, in one sentence.
+    """
+    spec = read_spec_file(path, overrides)
+    folder = Path(path).expanduser().resolve().parent
+    spec = SearchSpec.model_validate(anchor_paths(spec.to_dict(), folder))
+    if check:
+        check_names(spec)
+    return spec
+
+
+def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
+    """Read a spec file, leave its paths as they are written, and check no names; see `load_spec`.
 
     Raises:
         SpecError: If the file or an override is not what it should be, in one sentence.
     """
-    spec = read_spec_file(path, overrides)
-    folder = Path(path).expanduser().resolve().parent
-    return SearchSpec.model_validate(anchor_paths(spec.to_dict(), folder))
-
-
-def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpec:
-    """Read a spec file and leave its paths as they are written; see `load_spec`."""
     file = Path(path).expanduser()
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"There is no spec file {path}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"The spec file {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"The spec file {path} is not YAML: {_yaml_problem(error)}.") from error
+    values = _yaml_values(text, f"The spec file {path}")
     if not isinstance(values, dict):
         raise SpecError(f"The spec file {path} must hold keys and values, such as `budgets:`.")
     override_values(values, overrides)
     values.setdefault("name", file.stem)
-    return read_spec(values, str(path))
+    return read_spec(values, str(path), check=False)
 
 
-def read_spec(values: Mapping[str, Any], source: str = "the spec") -> SearchSpec:
+def read_spec(
+    values: Mapping[str, Any], source: str = "the spec", check: bool = True
+) -> SearchSpec:
     """A spec from plain values.
 
     Args:
-        values: As YAML gives them.
+        values: As YAML gives them. Relative paths start from the working directory.
         source: Where they come from, for messages.
+        check: Whether names and their parameters are checked, for which the user's own files are
+            imported. The report of somebody else's run needs none of it.
 
     Raises:
         SpecError: If they do not describe a search, in one sentence.
+        PruneTuneError: If a name or a parameter is wrong.
     """
     try:
-        return SearchSpec.model_validate(values)
+        spec = SearchSpec.model_validate(values)
     except ValidationError as error:
         raise SpecError(f"In {source}, {_sentence(error)}") from None
+    # A trial whose name cannot be a folder's is refused here.
+    comparison_trials(spec)
+    if check:
+        check_names(spec)
+    return spec
 
 
 def override_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -101,7 +124,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """A mapping with every key once."""
         seen: set[str] = set()
-        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        scalars = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
         for key in scalars:
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
@@ -116,10 +140,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise SpecError(f"The override {override!r} is not of the form key.sub=value.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"The override {override!r} is not YAML: {_yaml_problem(error)}.") from None
+    value = _yaml_values(text, f"The override {override!r}")
     target = values
     for part in path[:-1]:
         inner = target.get(part)
@@ -129,6 +150,32 @@ def _override(values: dict[str, Any], override: str) -> None:
             target[part] = inner
         target = inner
     target[path[-1]] = value
+
+
+def _yaml_values(text: str, source: str) -> Any:
+    """What YAML text says."""
+    try:
+        values = yaml.load(text, _UniqueKeyLoader)
+        _check_depth(values, source)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not YAML: {_yaml_problem(error)}.") from None
+    except RecursionError:
+        raise SpecError(f"{source} is nested too deeply; write it flatter.") from None
+    except _WRONG_SCALAR as error:
+        # Such as a date with a thirteenth month; YAML's loader lets Python's own error through.
+        raise SpecError(
+            f"{source} has a value that YAML cannot read ({error}); put it in quotes."
+        ) from None
+    return values
+
+
+def _check_depth(value: Any, source: str, depth: int = 0) -> None:
+    """Refuse what is nested deeper than any spec, or, by an alias, in itself."""
+    if depth > _DEEPEST:
+        raise SpecError(f"{source} is nested more than {_DEEPEST} deep; write it flatter.")
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_depth(inner, source, depth + 1)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -142,7 +189,10 @@ def _sentence(error: ValidationError) -> str:
     mistakes = error.errors(include_url=False)
     # An unknown key is most often the cause of the others: a missing one, misspelt.
     mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
-    first = mistakes[0]
+    location, known = _walk(mistakes[0]["loc"])
+    # Of alternatives, the one that got furthest is what was meant: of a number or a list, the list.
+    within = [each for each in mistakes if _walk(each["loc"])[0][: len(location)] == location]
+    first = max(within, key=lambda mistake: len(_walk(mistake["loc"])[0]))
     location, known = _walk(first["loc"])
     key = ".".join(map(str, location)) or "the spec"
     if first["type"] == "extra_forbidden":

@@ -10,10 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ..._live import is_live, live_name
 from ...envs.budgets import limit_text
+from ...errors import SpecError
 from ...rewards.registry import RewardSpec
 from .model import AgentSpec, BudgetSpec, SearchSpec
 
 __all__ = ["TrialSpec", "comparison_trials"]
+
+# File systems take 255 bytes; suffixes of files that are named after a trial need some.
+_LONGEST = 230
 
 
 class TrialSpec(BaseModel):
@@ -24,7 +28,7 @@ class TrialSpec(BaseModel):
         reward: What the agent maximises.
         budgets: What the pruned network may cost.
         agent: What proposes candidates.
-        seed: Of the agent.
+        seed: Seeds the agent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,14 +56,24 @@ def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
 
     Trials of one seed follow each other, so that an interrupted comparison has whole
     seeds rather than whole rewards.
+
+    Raises:
+        SpecError: If a trial's name is too long for a folder's.
     """
     compare = spec.compare
-    return _grid(
+    trials = _grid(
         compare.rewards or (spec.reward,),
         compare.budgets or (spec.budgets,),
         compare.agents or (spec.agent,),
         spec.seeds,
     )
+    for trial in trials:
+        if len(trial.name.encode()) > _LONGEST:
+            raise SpecError(
+                f"The trial {trial.name[:40]}... would have a name of {len(trial.name.encode())} "
+                f"bytes, and a folder's may have {_LONGEST}; shorten the names of your own objects."
+            )
+    return trials
 
 
 def _grid(
