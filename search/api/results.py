@@ -16,6 +16,7 @@ from ..run.folder import RunFolder
 from ..run.summary import Best, Summary
 
 if TYPE_CHECKING:
+    import pandas
     from torch import nn
 
     from ...models.artifact import Artifact
@@ -188,22 +189,16 @@ class Run:
             )
         return bests[0]
 
-    def frame(self) -> Any:
+    def frame(self) -> pandas.DataFrame:
         """Every candidate that was asked for, one row each, in the order of the asking.
 
         Returns:
-            A pandas ``DataFrame``, or a pyarrow ``Table`` where there is no pandas. Columns:
-            ``trial``, ``candidate``, ``reward``, ``feasible``, every cost as a fraction of dense
-            and every measure by name, ``seconds``.
+            Columns: ``trial``, ``candidate``, ``reward``, ``feasible``, every cost as a fraction
+            of dense and every measure by name, ``seconds``.
         """
-        rows = list(self._rows())
-        try:
-            import pandas
-        except ImportError:
-            import pyarrow
+        import pandas
 
-            return pyarrow.Table.from_pylist(rows)
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(list(self._rows()))
 
     def report(self) -> Path:
         """Write ``report/index.html`` with its pictures and tables; returns its path."""
