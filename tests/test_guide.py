@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
+import runpy
 import shlex
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 from prunetune._registry import resolve
 from prunetune.search.spec.reading import load_spec
 
+from .commands import invoke
 from .pages import Block, blocks, check_words, commands
 
 _GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide"
@@ -78,40 +80,56 @@ def test_names_in_the_examples_of_ones_own_lead_somewhere(tmp_path: Path) -> Non
         assert resolve(f"{tmp_path}/{reference}", "object")
 
 
-def _do(block: Block, folder: Path) -> None:
+def _do(block: Block) -> None:
+    """Do what a block says, in the working directory."""
     if block.file is not None:
-        (folder / block.file).write_text(block.text)
+        Path(block.file).write_text(block.text)
     elif block.language == "python":
-        _call([sys.executable, "-c", block.text], folder)
+        exec(compile(block.text, "<snippet>", "exec"), {"__name__": "__main__"})
     elif block.language == "bash":
         for words in map(shlex.split, block.lines):
             # Installing is test_packaging.py's part, and the quickstart is test_readme.py's.
             if words[0] == "prunetune" and words[1] != "quickstart":
-                _call([sys.executable, "-m", *_smaller(words)], folder)
+                result = invoke(*_smaller(words[1:]))
+                assert result.exit_code == 0, (words, result.output, result.exception)
+            elif words[0] == "python":
+                runpy.run_path(words[1], run_name="__main__")
 
 
 def _smaller(words: list[str]) -> list[str]:
-    if words[1] not in ("search", "compare"):
+    if words[0] not in ("search", "compare"):
         return words
     # What the page says itself comes last.
-    return [*words[:3], *(word for each in _SMALLER for word in ("--set", each)), *words[3:]]
+    return [*words[:2], *(word for each in _SMALLER for word in ("--set", each)), *words[2:]]
 
 
-def _call(words: list[str], folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, (words, done.stderr[-3000:])
+@contextmanager
+def _in(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        yield
 
 
 @pytest.fixture(scope="module")
-def workshop(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_ray() -> Iterator[None]:
+    """One Ray for all pages: every command stays with it instead of starting its own."""
+    started = not ray.is_initialized()
+    if started:
+        options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(num_cpus=2, **options)
+    yield
+    if started:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workshop(one_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the first page was followed; all others go on from there."""
     folder = tmp_path_factory.mktemp("guide")
-    for block in blocks(_FIRST):
-        _do(block, folder)
+    with _in(folder):
+        for block in blocks(_FIRST):
+            _do(block)
     return folder
 
 
@@ -128,5 +146,6 @@ def test_the_first_page_leads_to_a_network(workshop: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", _RUN, ids=_name)
 def test_a_page_can_be_followed(page: Path, workshop: Path) -> None:
-    for block in blocks(page):
-        _do(block, workshop)
+    with _in(workshop):
+        for block in blocks(page):
+            _do(block)
