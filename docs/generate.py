@@ -18,14 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prunetune._registry import resolve
 from prunetune.cli.app import app
-from prunetune.models.criteria import CRITERIA
-from prunetune.models.zoo import NETWORKS
-from prunetune.rewards.registry import MEASURES, REWARDS
-from prunetune.search.agents.registry import AGENTS
 from prunetune.search.run.summary import Best, Counts, Dense, Summary
 from prunetune.search.spec.model import SearchSpec
+from prunetune.search.spec.names import REGISTRIES, registry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.main import get_command
@@ -35,6 +31,8 @@ PAGES = Path(__file__).resolve().parent / "reference"
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 # Arguments that the package passes itself.
 _PASSED = ("self", "problem", "seed", "evaluations", "environment")
+# The package makes them of tables.
+_WITHOUT_PARAMETERS = ("costs",)
 
 
 def render(page: str) -> str:
@@ -53,13 +51,6 @@ def described(thing: Any, section: str) -> dict[str, str]:
         )
         found |= {name: " ".join(meaning.split()) for name, meaning in entries}
     return found
-
-
-def first_sentence(thing: Any) -> str:
-    """The first paragraph of a docstring as one line."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -183,16 +174,13 @@ def _required(default: Any, missing: Any) -> str:
     return "**required**" if default is missing else _value_text(default)
 
 
-def _named(entries: Mapping[str, Any], with_parameters: bool = True) -> str:
-    """What each name stands for, and a table of the parameters of those that have some."""
-    targets = {
-        name: resolve(entry, "object") if isinstance(entry, str) else entry
-        for name, entry in ((name, entries[name]) for name in entries)
-    }
-    rows = ((f"`{name}`", _escaped(first_sentence(target))) for name, target in targets.items())
+def names_of(kind: str) -> str:
+    """What each name of a registry stands for, and the parameters of those that have some."""
+    entries = registry(kind)
+    rows = ((f"`{name}`", _escaped(meaning)) for name, meaning in entries.describe().items())
     text = table(("name", "meaning"), rows)
-    for name, target in targets.items() if with_parameters else ():
-        found = _parameters(target)
+    for name in entries if kind not in _WITHOUT_PARAMETERS else ():
+        found = _parameters(entries[name]) if isinstance(entries[name], type) else []
         if found:
             rows_of_one = ((f"`{n}`", default, _escaped(meaning)) for n, default, meaning in found)
             text += f"\nParameters of `{name}`:\n\n"
@@ -257,13 +245,9 @@ def summary_keys() -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "spec": spec_keys,
-    "rewards": lambda: _named(REWARDS),
-    "measures": lambda: _named(MEASURES),
-    "criteria": lambda: _named(CRITERIA),
-    "agents": lambda: _named(AGENTS),
-    "networks": lambda: _named(NETWORKS, with_parameters=False),
     "commands": commands,
     "summary": summary_keys,
+    **{kind: functools.partial(names_of, kind) for kind in REGISTRIES},
 }
 
 
