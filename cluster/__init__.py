@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..rewards.evaluation.evaluations import Evaluator
 from .connect import Cluster, ClusterSpec, connect
 from .coordinator import PoolStats
 from .jobs import Job, JobRequest, Jobs
 from .pool import EvaluatorPool, PoolClient
 from .storage import check_storage
 from .store import EvaluationStore
-from .worker import Evaluator, EvaluatorFactory
+from .worker import EvaluatorFactory
 
 __all__ = [
     "Cluster",

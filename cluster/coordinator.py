@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from ..errors import ClusterError, PruneTuneError, RunFolderError
 from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
+from ..rewards.evaluation.evaluations import sentence
 from .lane import Job, Lane
 from .resources import EvaluatorResources, capacity
 from .store import EvaluationStore
-from .worker import EvaluatorFactory, lost_evaluation, sentence
+from .worker import EvaluatorFactory, lost_evaluation
 
 # A candidate whose evaluator died is sent to another one so many times before it is to blame.
 MAX_RETRIES = 3

@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 from ..errors import ClusterError, PruneTuneError
 from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
+from ..rewards.evaluation.evaluations import failed_evaluation, sentence
 from .resources import EvaluatorResources
-from .worker import Built, EvaluatorFactory, EvaluatorWorker, failed_evaluation, sentence
+from .worker import Built, EvaluatorFactory, EvaluatorWorker
 
 # One candidate is evaluated while the next already waits in the process: no gap between them.
 DEPTH = 2

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from ..errors import ClusterError, PruneTuneError
 from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
+from ..rewards.evaluation.evaluations import sentence
 from .coordinator import Coordinator, PoolPlan, PoolStats
 from .resources import EvaluatorResources, capacity, check_room
 from .store import EvaluationStore
-from .worker import EvaluatorFactory, sentence
+from .worker import EvaluatorFactory
 
 NAMESPACE = "prunetune"
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..errors import EvaluationError, PruneTuneError
 from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
+from ..rewards.evaluation.evaluations import (
+    Evaluator,
+    evaluate_safely,
+    failed_evaluation,
+    sentence,
+)
 
 # How the error of an evaluation begins that failed without having been heard of.
 _LOST = "EvaluatorDied: "
-
-
-class Evaluator(Protocol):
-    """What the pool needs of an evaluator; built once in every worker."""
-
-    @property
-    def dense(self) -> Evaluation:
-        """The evaluation of the dense network."""
-
-    def evaluate(self, candidate: Candidate) -> Evaluation:
-        """All measures and costs of one candidate."""
 
 
 EvaluatorFactory = Callable[[], Evaluator]
@@ -36,11 +29,6 @@ class Built:
 
     dense: Evaluation | None
     error: PruneTuneError | None
-
-
-def failed_evaluation(candidate: Candidate, error: str, seconds: float = 0.0) -> Evaluation:
-    """The evaluation of a candidate that could not be evaluated."""
-    return Evaluation(candidate=candidate, measures={}, costs={}, seconds=seconds, error=error)
 
 
 def lost_evaluation(candidate: Candidate, deaths: int, reason: str) -> Evaluation:
@@ -62,12 +50,6 @@ def is_lost(error: str | None) -> bool:
     process of the run may try such a candidate again. What an evaluation itself raised is final.
     """
     return error is not None and error.startswith(_LOST)
-
-
-def sentence(error: BaseException) -> str:
-    """One line that names the error and keeps the first line of its message."""
-    message = str(error).strip()
-    return f"{type(error).__name__}: {message.splitlines()[0]}" if message else type(error).__name__
 
 
 class EvaluatorWorker:
@@ -93,8 +75,4 @@ class EvaluatorWorker:
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Evaluate one candidate; whatever it raises is recorded, not thrown."""
         assert self._evaluator is not None
-        start = time.perf_counter()
-        try:
-            return self._evaluator.evaluate(candidate)
-        except Exception as error:
-            return failed_evaluation(candidate, sentence(error), time.perf_counter() - start)
+        return evaluate_safely(self._evaluator, candidate)

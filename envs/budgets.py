@@ -14,6 +14,7 @@ from .._registry import pick
 from ..errors import BudgetError
 from ..models.costs.cost import Cost, table_costs
 from ..models.costs.tables import Structure
+from ..models.space import SearchSpace
 
 __all__ = [
     "Budget",
@@ -50,10 +51,6 @@ class Budget:
     cost: str
     limit: float
     lowest: float | None = None
-
-    def admits(self, fraction: float) -> bool:
-        """Whether a candidate of this cost, as a fraction of dense, keeps the budget."""
-        return fraction <= self.limit
 
 
 def front_limits(budgets: Sequence[Budget]) -> NDArray[np.float64]:
@@ -100,40 +97,37 @@ def all_costs(structure: Structure, costs: Iterable[Cost] = ()) -> dict[str, Cos
 
 def parse_budgets(
     budgets: Mapping[str, Limit | tuple[Limit, Limit]],
-    structure: Structure,
-    costs: Iterable[Cost] = (),
-    smallest: float = 0.0,
+    space: SearchSpace,
+    costs: Mapping[str, Cost],
 ) -> tuple[Budget, ...]:
     """Read budgets as a user writes them and refuse those that nothing can meet.
 
-    A tabulated cost grows with the widths, so that the narrowest candidate has the lowest cost of
-    every kind at once, and budgets that it keeps do not contradict each other. What a cost that is
-    not tabulated can reach nobody knows before the search.
+    A tabulated cost grows with every decision, so that the smallest candidate has the lowest cost
+    of every kind at once, and budgets that it keeps do not contradict each other. Nobody knows
+    before the search what a cost that is not tabulated can reach.
 
     Args:
         budgets: Limit by name of cost: a fraction of the dense network's (``0.5``, ``"50%"``) or
             an absolute number with a unit (``"60M"`` FLOPs or parameters, ``"2MB"``, ``"5ms"``).
             Of the user's own cost a number above 1 is absolute, and so is any number with a word
             behind it (``"3 layers"``). A pair of limits is a range.
-        structure: Tables of the network.
-        costs: Further costs beside ``flops`` and ``params``.
-        smallest: Fraction of its units that every group keeps at least.
+        space: The decisions, whose smallest values say what can be reached.
+        costs: Every cost that a budget may name, by name.
 
     Returns:
         One budget per cost, in the order given.
 
     Raises:
         BudgetError: If there is none, or a limit is malformed, not positive, above the dense
-            network's cost, or below what the narrowest candidate costs; or a range does not ascend.
+            network's cost, or below what the smallest candidate costs; or a range does not ascend.
         UnknownNameError: If a cost is not known.
     """
     if not budgets:
         raise BudgetError("There is no budget: give at least one, for example flops: 0.5.")
-    known = all_costs(structure, costs)
-    narrowest = minimum_widths(structure, smallest)[None]
+    smallest = space.smallest[None]
     parsed = []
     for name, written in budgets.items():
-        cost = pick("cost", name, known)
+        cost = pick("cost", name, costs)
         if isinstance(written, (tuple, list)) and len(written) == 2:
             low, high = (_fraction(cost, end) for end in written)
             if low >= high:
@@ -143,12 +137,12 @@ def parse_budgets(
                 )
         else:
             low = high = _fraction(cost, written)
-        reachable = float(cost.fraction(narrowest)[0])
+        reachable = float(cost.fraction(smallest)[0])
         if low < reachable:
             raise BudgetError(
-                f"The budget {name}: {written} cannot be reached: even the narrowest candidate "
+                f"The budget {name}: {written} cannot be reached: even the smallest candidate "
                 f"costs {_ceil(reachable)} of the dense network{_absolute(cost, reachable)}; "
-                f"give a limit not below that{_narrowest(smallest)}."
+                f"give a limit not below that{_raised(space)}."
             )
         parsed.append(Budget(name, high, low if low < high else None))
     return tuple(parsed)
@@ -213,8 +207,13 @@ def _scale(cost: Cost, written: object, unit: str) -> float:
     )
 
 
-def _narrowest(smallest: float) -> str:
-    return f", or let groups be narrower than smallest: {smallest:g}" if smallest > 0 else ""
+def _raised(space: SearchSpace) -> str:
+    """What else can be changed where decisions keep more than a single unit."""
+    return (
+        ", or lower smallest, the share that every group keeps"
+        if (space.smallest > 1).any()
+        else ""
+    )
 
 
 def _ceil(fraction: float) -> str:

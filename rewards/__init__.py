@@ -12,6 +12,7 @@ from .._lazy import lazily
 
 if TYPE_CHECKING:
     from .evaluation.evaluation import Evaluation
+    from .evaluation.evaluations import Evaluations, InProcessEvaluations
     from .evaluation.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
     from .measures.measure import Batch, Measure
     from .registry import (
@@ -32,7 +33,9 @@ __all__ = [
     "Batch",
     "CandidateEvaluator",
     "Evaluation",
+    "Evaluations",
     "EvaluatorSpec",
+    "InProcessEvaluations",
     "Measure",
     "MeasureSpec",
     "Reward",
@@ -45,6 +48,7 @@ __all__ = [
 
 _MODULES = {
     ".evaluation.evaluation": ("Evaluation",),
+    ".evaluation.evaluations": ("Evaluations", "InProcessEvaluations"),
     ".evaluation.evaluator": ("CandidateEvaluator", "EvaluatorSpec", "build_evaluator"),
     ".measures.measure": ("Batch", "Measure"),
     ".registry": (

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from ...cluster.resources import EvaluatorResources, check_room
-from ...cluster.worker import sentence
 from ...errors import ClusterError, EvaluationError, PruneTuneError
 from ...models.data.source import Indices
 from ...models.progress import Progress
 from ...models.space import Candidate
 from ...models.training import accuracy, train
+from ...rewards.evaluation.evaluations import sentence
 from ...rewards.measures.agreement import mean_divergence
 from ..run.history import Asked
 from ..spec.model import FinetuneSpec

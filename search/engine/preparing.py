@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..._live import LiveObjects, is_live, live_references
 from ..._registry import resolve
-from ...envs.budgets import parse_budgets
+from ...envs.budgets import all_costs, parse_budgets
 from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
 from ...models.costs.registry import CostTables, check_costs, gather_cost_tables, own_costs
@@ -21,6 +21,7 @@ from ..run.folder import RunFolder, write_durably
 from ..run.record import RecordKey
 from ..spec.model import SearchSpec
 from ..spec.trials import comparison_trials
+from .problem_spec import search_space
 
 __all__ = ["Prepared", "PreparedFactory", "prepare"]
 
@@ -177,8 +178,9 @@ def prepare(
     costs = gather_cost_tables(
         limited, task, evaluator.groups, evaluator.dense_costs, known, progress
     )
+    space = search_space(structure).keeping(spec.smallest, ["channels"])
     for trial in trials:
-        parse_budgets(trial.budgets, structure, costs.costs(structure), spec.smallest)
+        parse_budgets(trial.budgets, space, all_costs(structure, costs.costs(structure)))
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
     factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key, live=live)
     return Prepared(task, evaluator, factory, costs)

@@ -10,17 +10,25 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...cluster.pool import PoolClient
-from ...envs.budgets import parse_budgets
+from ...envs.budgets import all_costs, parse_budgets
 from ...envs.past import Past
 from ...envs.problem import PruningProblem
 from ...models.costs.registry import CostTables
 from ...models.costs.tables import Structure
+from ...models.space import Decision, SearchSpace
 from ...rewards.evaluation.evaluation import Evaluation
 from ...rewards.registry import RewardSpec, make_reward
 from ..run.history import Asked, TrialHistory
 from ..spec.model import BudgetSpec
 
-__all__ = ["ProblemSpec"]
+__all__ = ["ProblemSpec", "search_space"]
+
+
+def search_space(structure: Structure) -> SearchSpace:
+    """The decisions of a network: the width of every channel group."""
+    return SearchSpace(
+        tuple(Decision(group.name, "channels", group.size) for group in structure.groups)
+    )
 
 
 class ProblemSpec(BaseModel):
@@ -60,9 +68,10 @@ class ProblemSpec(BaseModel):
         structure = Structure.from_dict(self.structure)
         dense = Evaluation.from_row(self.dense)
         costs = self.costs.costs(structure)
+        space = search_space(structure).keeping(self.smallest, ["channels"])
         return PruningProblem(
             structure=structure,
-            budgets=parse_budgets(self.budgets, structure, costs, self.smallest),
+            budgets=parse_budgets(self.budgets, space, all_costs(structure, costs)),
             evaluate=PoolClient(self.pool).evaluate,
             reward=make_reward(self.reward),
             dense=dense,

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...cluster.pool import EvaluatorPool
 from ...cluster.resources import EvaluatorResources
-from ...envs.budgets import Budget, parse_budgets
+from ...envs.budgets import Budget, all_costs, parse_budgets
 from ...errors import ClusterError, PruneTuneError, RunFolderError
 from ...models.progress import Progress
 from ..run.exclusive_record import RunRecord
@@ -25,6 +25,7 @@ from .best import BestMaker, count_asked
 from .deliveries import deliveries
 from .finalists import Finished, finish_candidates, test_dense
 from .preparing import Prepared
+from .problem_spec import search_space
 from .signals import ended_by_signals
 from .trial import ACCURACY, TrialContext
 from .tuning import Ended, concurrent_trials, run_trials
@@ -238,8 +239,9 @@ class Run:
 
     def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
         structure = self.prepared.evaluator.groups.structure
-        costs = self.prepared.costs.costs(structure)
-        return parse_budgets(trial.budgets, structure, costs, self.spec.smallest)
+        space = search_space(structure).keeping(self.spec.smallest, ["channels"])
+        costs = all_costs(structure, self.prepared.costs.costs(structure))
+        return parse_budgets(trial.budgets, space, costs)
 
     # --- summary ----------------------------------------------------------------------------
 

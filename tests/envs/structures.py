@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prunetune.envs.budgets import Budget
 from prunetune.envs.problem import PruningProblem
 from prunetune.models.costs.tables import GroupInfo, LayerInfo, Structure
+from prunetune.models.space import Decision, SearchSpace
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.reward import Reward
 
@@ -34,6 +35,13 @@ def chain(sizes: Sequence[int], kernel: int = 3, image: int = 8, classes: int = 
     )
     groups = tuple(GroupInfo(f"conv{index}", size) for index, size in enumerate(sizes))
     return Structure(groups, tuple(layers), (3, image, image))
+
+
+def channels(structure: Structure) -> SearchSpace:
+    """The decisions of a structure: the width of every group."""
+    return SearchSpace(
+        tuple(Decision(group.name, "channels", group.size) for group in structure.groups)
+    )
 
 
 @st.composite
