@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
@@ -95,14 +94,6 @@ def interrupted(run: Path | str | None) -> NoReturn:
     raise typer.Exit(_INTERRUPTED)
 
 
-def _begun_since(began: float, output: Path | None) -> Path | None:
-    """The run folder that this process made, if it got so far."""
-    chosen = [output] if output is not None else list(Path("runs").glob("*"))
-    made = [run for run in chosen if (run / "summary.json").exists()]
-    newest = max(made, key=lambda run: run.stat().st_mtime, default=None)
-    return newest if newest is not None and newest.stat().st_mtime >= began - 1 else None
-
-
 def run_spec(
     spec: SearchSpec,
     output: Path | None,
@@ -119,7 +110,7 @@ def run_spec(
         comparison: Run the spec's whole grid.
         resume: Continue the run that is in the output folder, if there is one.
     """
-    from ..search.engine.runs import resume_run, run_comparison, run_search
+    from ..search.engine.runs import RunInterrupted, resume_run, run_comparison, run_search
     from ..search.run.location import check_same_spec, holds_run, stored
     from ..search.spec.model import CompareSpec
     from .console import shown_progress
@@ -130,19 +121,21 @@ def run_spec(
         spec = spec.model_copy(update={"output": output})
     if resume and spec.output is None:
         raise SpecError("To continue a run, --resume needs its folder: add --output DIR.")
-    began = time.time()
     with stored(spec, resume) as run:
         spec = spec.model_copy(update={"output": run.folder})
+        begun = None
         try:
             with shown_progress() as progress:
                 if resume and run.folder is not None and holds_run(run.folder):
                     check_same_spec(run.folder, spec)
+                    begun = run.address
                     summary = resume_run(run.folder, progress, evaluations=spec.evaluations)
                 else:
                     summary = (run_comparison if comparison else run_search)(spec, progress)
+        except RunInterrupted as stopped:
+            interrupted(run.address or stopped.folder)
         except KeyboardInterrupt:
-            begun = _begun_since(began, run.folder)
-            interrupted(begun and (run.address or begun))
+            interrupted(begun)
         conclude(summary.folder, as_json)
 
 

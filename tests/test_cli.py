@@ -13,9 +13,9 @@ import prunetune
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 from prunetune.models import build_network, save_weights
+from prunetune.search.engine.runs import RunInterrupted
 
 from .commands import assert_one_sentence, invoke
 
@@ -44,11 +44,30 @@ def test_help_has_an_example(command: str) -> None:
 
 def test_help_does_not_import_what_is_slow() -> None:
     script = (
-        "import sys, prunetune.cli; "
-        "print([name for name in ('torch', 'ray', 'matplotlib', 'sklearn') if name in sys.modules])"
+        "import sys, prunetune, prunetune.cli.app; "
+        "slow = ('torch', 'ray', 'matplotlib', 'sklearn', 'pydantic'); "
+        "print([name for name in slow if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_reading_a_spec_and_timing_a_network_say_nothing_about_cuda() -> None:
+    script = (
+        "import sys, torch, prunetune.search.spec.reading; "
+        "from prunetune.models.costs.latency import measure_latency; "
+        "print([name for name in ('ray', 'optuna') if name in sys.modules]); "
+        "measure_latency(torch.nn.Linear(2, 2).eval(), torch.zeros(1, 2), 1e-3)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_HOME": "/usr/local"},
+    )
+    assert done.stdout.strip() == "[]", "agents are imported when a spec names them"
+    assert "CUDA" not in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_version() -> None:
@@ -61,6 +80,8 @@ def test_version() -> None:
         ("models", "resnet56"),
         ("data", "digits"),
         ("rewards", "spatial-entropy"),
+        ("costs", "latency"),
+        ("measures", "agreement"),
         ("criteria", "l1"),
         ("agents", "ppo-lagrangian"),
     ],
@@ -166,10 +187,10 @@ def test_parquet_that_cannot_be_used(content: str, tmp_path: Path) -> None:
 def test_networks_that_cannot_be_used(body: str, part: str, tmp_path: Path) -> None:
     source = f"from torch import nn\n\n\ndef build():\n    {body}\n"
     (tmp_path / "own.py").write_text(source)
-    probe = build_network("digits-net", 10, (1, 8, 8))
-    assert isinstance(probe, torch.nn.Module)
-    result = invoke("search", _write(tmp_path, task={"model": "own.py:build"}))
+    spec = _write(tmp_path, task={"model": "own.py:build"})
+    result = invoke("search", spec, "--output", tmp_path / "run")
     assert_one_sentence(result, part)
+    assert not (tmp_path / "run").exists(), "nothing half-written"
 
 
 def test_run_folder_that_exists(tmp_path: Path) -> None:
@@ -179,6 +200,26 @@ def test_run_folder_that_exists(tmp_path: Path) -> None:
     result = invoke("search", _write(tmp_path), "--output", taken)
     assert_one_sentence(result, "run")
     assert [path.name for path in taken.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "said"),
+    [
+        (RunInterrupted(Path("runs/spec-7")), "prunetune resume runs/spec-7"),
+        (KeyboardInterrupt(), "nothing was written"),
+    ],
+    ids=["a run", "before a run"],
+)
+def test_ctrl_c_says_what_is_left(
+    stopped: KeyboardInterrupt, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise stopped
+
+    monkeypatch.setattr("prunetune.search.engine.runs.run_search", run)
+    result = invoke("search", _write(tmp_path))
+    assert result.exit_code == 130
+    assert said in result.stderr
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

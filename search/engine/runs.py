@@ -17,9 +17,21 @@ from ..spec.reading import override_values, read_spec
 from .preparing import prepare
 from .run import Run
 
-__all__ = ["finetune_run", "resume_run", "run_comparison", "run_search"]
+__all__ = ["RunInterrupted", "finetune_run", "resume_run", "run_comparison", "run_search"]
 
 _DEFAULT_ROOT = "runs"
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A new run was stopped by its user, and can be resumed.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
 
 
 def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
@@ -32,7 +44,8 @@ def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
     Raises:
         PruneTuneError: If the spec asks for something impossible, before anything is written; or
             if the run failed, after that was noted in its summary.
-        KeyboardInterrupt: If the user stopped it; the run can be resumed.
+        RunInterrupted: If the user stopped it; the run can be resumed.
+        KeyboardInterrupt: If the user stopped it before there was a run folder.
     """
     return run_comparison(spec.model_copy(update={"compare": CompareSpec()}), progress)
 
@@ -52,7 +65,10 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
     )
     with folder.lock():
         note_identity(folder, spec, prepared)
-        return Run(folder, spec, prepared.keep(folder), progress).run()
+        try:
+            return Run(folder, spec, prepared.keep(folder), progress).run()
+        except KeyboardInterrupt:
+            raise RunInterrupted(folder.path) from None
 
 
 def resume_run(

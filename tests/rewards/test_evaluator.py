@@ -258,6 +258,48 @@ def test_the_key_changes_with_everything_that_decides_an_evaluation(
     assert len(keys | {evaluator.key}) == len(others) + 2
 
 
+_OWN_CRITERION = """
+import numpy as np
+from prunetune.models import Criterion
+
+
+class Mine(Criterion):
+    name = "mine"
+
+    def __init__(self, turn: bool = False) -> None:
+        self.turn = turn
+
+    def rank(self, group, evidence):
+        order = np.arange(group.size)
+        return order[::-1].copy() if self.turn else order
+"""
+
+
+def test_a_criterion_takes_parameters_and_its_plain_name_keeps_its_key(
+    digits_task: PruningTask, evaluator: CandidateEvaluator, tmp_path: Path
+) -> None:
+    name = str(evaluator._spec.criterion.name)
+    written = EvaluatorSpec.model_validate({"criterion": {"name": name}, "precision": "fp32"})
+    # As keys were made of it when a criterion was a plain string.
+    assert written.model_dump(mode="json")["criterion"] == name
+    assert build_evaluator(digits_task, written, 0).key == evaluator.key
+    (tmp_path / "own.py").write_text(_OWN_CRITERION)
+    own = f"{tmp_path}/own.py:Mine"
+    plain, turned = (
+        build_evaluator(
+            digits_task,
+            EvaluatorSpec.model_validate({"criterion": criterion, "precision": "fp32"}),
+            0,
+        )
+        for criterion in (own, {"name": own, "parameters": {"turn": True}})
+    )
+    assert plain.key != turned.key
+    for one, other in zip(
+        plain.builder.statistics.orders, turned.builder.statistics.orders, strict=True
+    ):
+        assert one.tolist() == other.tolist()[::-1] == list(range(len(one)))
+
+
 def test_kept_units_are_the_first_of_the_ranking(evaluator: CandidateEvaluator) -> None:
     sizes = evaluator.groups.sizes
     half = tuple(size // 2 for size in sizes)
