@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -105,6 +106,9 @@ class Registry(Mapping[str, Any], Generic[T]):
         entry = self._entries[name]
         return resolve(entry, self.kind) if isinstance(entry, str) else entry
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -157,9 +161,9 @@ class Registry(Mapping[str, Any], Generic[T]):
             # Nothing of it can be wrong, and to import it may take seconds.
             return
         found = self.find(spec.name)
-        if self._early:
+        if self._early or not isinstance(found, type):
             self.make(spec)
-        elif self._base is not None and isinstance(found, type):
+        elif self._base is not None:
             self._arguments(spec, found)
 
     def make(self, spec: NamedSpec | str, *passed: Any) -> T:
@@ -307,8 +311,9 @@ def _named(spec: NamedSpec | str) -> NamedSpec:
 def _meaning(thing: Any) -> str:
     while isinstance(thing, functools.partial):
         thing = thing.func
-    text = inspect.getdoc(thing) or ""
-    return " ".join(text.partition("\n\n")[0].replace("``", "").split())
+    paragraph = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("``", "")
+    # A sentence ends where the next one begins; "et al. 2015" goes on.
+    return re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(paragraph.split()), maxsplit=1)[0]
 
 
 def is_reference(name: str) -> bool:
@@ -364,7 +369,7 @@ def resolve(reference: str, kind: str) -> Any:
         raise PluginError(
             f"The {kind} {reference!r} names the file {location!r}, which does not exist."
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"The {kind} {reference!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -48,7 +48,7 @@ def _root(
 @app.command()
 @plainly
 def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJson = False) -> None:
-    """The whole story on embedded data, in a few minutes.
+    """Show the whole story on embedded data, in a few minutes.
 
     Trains a small network on scikit-learn's digits, searches for smaller ones under two budgets
     with two rewards, fine-tunes the best, and compares. Nothing is downloaded.
@@ -75,7 +75,7 @@ def search(
 ) -> None:
     """Find a smaller network within the budgets.
 
-    One search: one agent, one reward, one set of budgets, one seed.
+    It runs one search: one agent, one reward, one set of budgets, one seed.
 
     Example: prunetune search examples/resnet20_cifar10.yaml --set budgets.flops=0.4
     """
@@ -114,9 +114,9 @@ def resume(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a search or comparison after anything.
+    """Continue a search or comparison after anything that ended it early.
 
-    Ctrl-C, a crash or a lost machine: no evaluation is lost, and none is repeated.
+    After Ctrl-C, a crash or a lost machine no evaluation is lost, and none is repeated.
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
@@ -139,11 +139,13 @@ def finetune(
     run: RunPath,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Of the spec's finetune; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a value of the spec's finetune; repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune what a run found anew, otherwise.
+    """Fine-tune what a run found once more, in another way.
 
     Nothing is searched again. The run's networks, its report and its spec are replaced; a run
     that was interrupted goes on first.

@@ -24,8 +24,8 @@ jobs = typer.Typer(rich_markup_mode=None)
 _SPEC_FILE = "spec.yaml"
 _HOME_RUNS = "~/runs"
 
-Kind = Annotated[
-    Literal["search", "compare"], typer.Argument(metavar="KIND", help="search or compare.")
+Command = Annotated[
+    Literal["search", "compare"], typer.Argument(metavar="COMMAND", help="search or compare.")
 ]
 Address = Annotated[
     str | None,
@@ -59,7 +59,7 @@ RunOutput = Annotated[
 @jobs.command()
 @plainly
 def submit(
-    kind: Kind,
+    command: Command,
     spec: SpecPath,
     address: Address = None,
     overrides: Overrides = None,
@@ -70,7 +70,7 @@ def submit(
 ) -> None:
     """Run a search or comparison on a cluster.
 
-    Takes along this package, the spec, and the files that the spec names by relative paths;
+    The job takes along this package, the spec, and the files that the spec names by relative paths;
     absolute paths are the cluster's own. Submitting a run that is under way attaches to it, and one
     that ended early resumes.
 
@@ -79,10 +79,10 @@ def submit(
     from ..cluster.jobs import JobRequest, Jobs
     from ..search.spec.portable import portable_spec
 
-    portable = portable_spec(spec, _with_output(overrides, output), include or (), kind)
+    portable = portable_spec(spec, _with_output(overrides, output), include or (), command)
     folder = portable.folder(_HOME_RUNS)
     cluster = Jobs(address)
-    words = ["python", "-m", "prunetune", "job", kind, _SPEC_FILE, "--output"]
+    words = ["python", "-m", "prunetune", "job", command, _SPEC_FILE, "--output"]
     words.append(portable.output if portable.spec.cluster.storage else folder)
     request = JobRequest(
         run=portable.run,
@@ -120,7 +120,7 @@ def _submitted(job: Job, attached: bool) -> str:
 def status(run_or_job: RunOrJob, address: Address = None, as_json: AsJson = False) -> None:
     """Say how a run gets on.
 
-    Of a run folder on this machine, or of a submitted run.
+    It looks at a run folder on this machine, or at a submitted run.
 
     Example: prunetune status resnet20_cifar10-1f2e3d4c --address http://head:8265
     """
@@ -173,7 +173,9 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
 def logs(
     run_or_job: RunOrJob,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
+    ] = False,
 ) -> None:
     """Show what a submitted run prints.
 
@@ -253,7 +255,7 @@ def kuberay(
     from ..search.spec.portable import portable_spec
 
     portable = portable_spec(spec, _with_output(overrides, output), include or ())
-    words = ["prunetune", portable.kind, f"{JOB_FOLDER}/{_SPEC_FILE}"]
+    words = ["prunetune", portable.command, f"{JOB_FOLDER}/{_SPEC_FILE}"]
     words += ["--output", portable.output, "--resume"]
     pods = RayJobPods(image, workers, cpus, memory, gpus, claim)
     manifest = rayjob_manifest(
@@ -270,11 +272,11 @@ def kuberay(
 @jobs.command(hidden=True)
 @plainly
 def job(
-    kind: Kind,
+    command: Command,
     spec: SpecPath,
     output: Annotated[Path, typer.Option("--output", metavar="DIR")],
 ) -> None:
-    """What a submitted job executes, in its working directory.
+    """Run what was submitted, in the working directory of its job.
 
     Paths stay relative: every node has its own copy of that directory.
 
@@ -287,4 +289,4 @@ def job(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     read = read_spec_file(spec)
     check_names(read)
-    run_spec(read, output, False, comparison=kind == "compare", resume=True)
+    run_spec(read, output, False, comparison=command == "compare", resume=True)

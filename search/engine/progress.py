@@ -39,7 +39,7 @@ def table_rows(
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, trial in trials.items():
-        groups.setdefault(trial.kind, []).append(name)
+        groups.setdefault(trial.without_seed, []).append(name)
     rows = []
     for kind, names in groups.items():
         known = [results[name] for name in names if name in results]

@@ -136,7 +136,7 @@ class SearchSpec(BaseModel):
         task: Network and data.
         budgets: What the pruned network may cost.
         criterion: Ranks the channels inside a group.
-        repair: Correction of every candidate inside the search: ``none``, ``quick``, ``light`` or
+        repair: How every candidate is repaired inside the search: ``none``, ``quick``, ``light`` or
             ``full``.
             The best candidates are always fully repaired, or better (``finetune.repair``).
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
@@ -147,10 +147,10 @@ class SearchSpec(BaseModel):
         reward: What the agent maximises.
         agent: What proposes candidates.
         evaluations: Candidates that the agent may ask for.
-        shield: Whether widths are clipped so that the budgets stay reachable.
+        shield: Whether candidates are clipped so that the budgets stay reachable.
         smallest: Fraction of its units that every group keeps at least, in [0, 1].
         seed: Seeds the splits, the training and the agent.
-        finetune: Training of the best candidates.
+        finetune: How the best candidates are trained.
         finalists: Best feasible candidates that are fully repaired; the one that then agrees best
             with the dense network on the validation images is fine-tuned and tested.
         output: The run folder, relative to the working directory; ``runs/NAME-NUMBER`` when left

@@ -22,7 +22,7 @@ from .reading import read_spec_file
 
 __all__ = ["PortableSpec", "portable_spec"]
 
-Kind = Literal["search", "compare"]
+Command = Literal["search", "compare"]
 
 _FILES = "files"
 
@@ -32,21 +32,22 @@ class PortableSpec:
     """A spec for another machine.
 
     Attributes:
-        kind: ``search`` or ``compare``.
+        command: ``search`` or ``compare``.
         spec: Its relative paths start from the job's working directory; absolute ones, and those
             that begin with ``~``, are the cluster's own.
-        paths: What goes with it.
-        run: Name of the run: equal for equal specs and files, wherever they are submitted from.
+        paths: Files and folders that go with it.
+        run: Name of the run. Equal specs and files have equal names, wherever they are submitted
+            from.
     """
 
-    kind: Kind
+    command: Command
     spec: SearchSpec
     paths: list[ShippedPath]
     run: str
 
     @property
     def output(self) -> str:
-        """Name or path of the run folder: the spec's, or the run's name."""
+        """Name or path of the run folder: what the spec says, or else the run's name."""
         return self.run if self.spec.output is None else self.spec.output.as_posix()
 
     def folder(self, root: str) -> str:
@@ -59,7 +60,7 @@ class PortableSpec:
         return self.output if _is_elsewhere(self.output) else below(storage, self.output)
 
     def to_yaml(self) -> str:
-        """The spec's file."""
+        """The text of the spec's file."""
         return yaml.safe_dump(self.spec.to_dict(), sort_keys=False, allow_unicode=True)
 
 
@@ -67,7 +68,7 @@ def portable_spec(
     path: Path | str,
     overrides: Sequence[str] = (),
     include: Sequence[Path] = (),
-    kind: Kind | None = None,
+    command: Command | None = None,
 ) -> PortableSpec:
     """Read a spec file and find what it needs on another machine.
 
@@ -76,7 +77,7 @@ def portable_spec(
         overrides: As for ``load_spec``.
         include: More files and folders of the user's, relative to the working directory. They keep
             their place relative to the other files.
-        kind: ``search`` or ``compare``; when left out, a spec with a grid is a comparison.
+        command: ``search`` or ``compare``; when left out, a spec with a grid is a comparison.
 
     Raises:
         PruneTuneError: If the spec is wrong, a file is missing, or they are too large together.
@@ -100,10 +101,10 @@ def portable_spec(
     values = map_paths(spec.to_dict(), lambda written: names.get(written, written))
     # The cluster is the one that the job runs on.
     values["cluster"]["address"] = None
-    if kind is None:
-        kind = "search" if spec.compare == CompareSpec() else "compare"
-    name = f"{folder_stem(spec.name)}-{_digest(kind, values, paths)[:8]}"
-    return PortableSpec(kind, SearchSpec.model_validate(values), paths, name)
+    if command is None:
+        command = "search" if spec.compare == CompareSpec() else "compare"
+    name = f"{folder_stem(spec.name)}-{_digest(command, values, paths)[:8]}"
+    return PortableSpec(command, SearchSpec.model_validate(values), paths, name)
 
 
 def _is_elsewhere(written: str) -> bool:
@@ -111,7 +112,7 @@ def _is_elsewhere(written: str) -> bool:
 
 
 def _names(sources: dict[str, Path], folder: Path) -> dict[str, str]:
-    """Names in the job: files that are beside each other here are so there."""
+    """Names in the job: files that lie beside each other here do so there."""
     root = Path(os.path.commonpath([folder, *(source.parent for source in sources.values())]))
     return {
         label: f"{_FILES}/{source.relative_to(root).as_posix()}"
@@ -119,8 +120,8 @@ def _names(sources: dict[str, Path], folder: Path) -> dict[str, str]:
     }
 
 
-def _digest(kind: str, values: dict[str, Any], paths: list[ShippedPath]) -> str:
+def _digest(command: str, values: dict[str, Any], paths: list[ShippedPath]) -> str:
     """What makes two submissions the same run; how large the cluster is does not."""
     facts = {**values, "cluster": values["cluster"]["storage"]}
-    text = json.dumps([kind, facts], sort_keys=True)
+    text = json.dumps([command, facts], sort_keys=True)
     return hashlib.sha256(f"{text}{fingerprint(paths)}".encode()).hexdigest()

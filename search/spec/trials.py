@@ -40,15 +40,15 @@ class TrialSpec(BaseModel):
     seed: int
 
     @property
-    def kind(self) -> tuple[str, str, str]:
+    def without_seed(self) -> tuple[str, str, str]:
         """Reward, budgets and agent for people: what trials of several seeds have in common."""
         budgets = ", ".join(f"{cost} {limit_text(x)}" for cost, x in self.budgets.items())
         return _short(self.reward.name), budgets, _short(self.agent.name)
 
     @property
     def title(self) -> str:
-        """For people."""
-        return " | ".join((*self.kind, str(self.seed)))
+        """What people are shown as the trial's name."""
+        return " | ".join((*self.without_seed, str(self.seed)))
 
 
 def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:

@@ -66,27 +66,27 @@ def test_a_run_has_one_name_wherever_it_is_submitted_from(tmp_path: Path) -> Non
     names = set()
     for place in ("here", "there"):
         spec = _project(tmp_path / place)
-        names.add(portable_spec(spec, kind="search").run)
+        names.add(portable_spec(spec, command="search").run)
         # How large the cluster is, and how one reaches it, does not make another run.
         overrides = ["cluster.evaluators=7", "cluster.address=auto"]
-        names.add(portable_spec(spec, overrides, kind="search").run)
+        names.add(portable_spec(spec, overrides, command="search").run)
     assert len(names) == 1
     assert names.pop().startswith("own-")
 
 
 def test_another_run_has_another_name(tmp_path: Path) -> None:
     spec = _project(tmp_path)
-    names = [portable_spec(spec, kind="search").run, portable_spec(spec, kind="compare").run]
-    names.append(portable_spec(spec, ["seed=1"], kind="search").run)
-    names.append(portable_spec(spec, ["output=second"], kind="search").run)
+    names = [portable_spec(spec, command="search").run, portable_spec(spec, command="compare").run]
+    names.append(portable_spec(spec, ["seed=1"], command="search").run)
+    names.append(portable_spec(spec, ["output=second"], command="search").run)
     (spec.parent / "rewards.py").write_text("changed")
-    names.append(portable_spec(spec, kind="search").run)
+    names.append(portable_spec(spec, command="search").run)
     assert len(set(names)) == len(names)
 
 
 def test_a_grid_is_a_comparison(tmp_path: Path) -> None:
-    assert portable_spec(_project(tmp_path)).kind == "search"
-    assert portable_spec(_project(tmp_path, compare={"seeds": 3})).kind == "compare"
+    assert portable_spec(_project(tmp_path)).command == "search"
+    assert portable_spec(_project(tmp_path, compare={"seeds": 3})).command == "compare"
 
 
 def test_included_files_keep_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
