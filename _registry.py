@@ -9,33 +9,24 @@ when a spec is read, so that a mistake costs no time.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import re
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic.errors import PydanticUserError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ._live import is_live, live_name, live_object
+from ._parameters import Keywords, read_value
 from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
 
 __all__ = ["NamedSpec", "Registry", "is_reference", "nearest", "pick", "resolve"]
@@ -208,56 +199,15 @@ class Registry(Mapping[str, Any], Generic[T]):
         title = f"The {self.kind} {spec.name!r}"
         declared = getattr(found, "Parameters", None)
         if declared is None:
-            return _validated(title, spec, _Keywords.of(found, self._passed))
-        values = _validated(title, spec, _Keywords.of(declared, ()))
+            return _validated(title, spec, Keywords.of(found, self._passed))
+        values = _validated(title, spec, Keywords.of(declared, ()))
         try:
             return {"parameters": declared(**values)}
         except ValueError as error:
             raise SpecError(f"{title} has wrong parameters: {error}.") from error
 
 
-class _Keywords(typing.NamedTuple):
-    """The keywords that a callable takes.
-
-    Attributes:
-        types: Annotation by keyword; ``Any`` where there is none.
-        required: Those without a default.
-        open: Whether it takes any other keyword too.
-    """
-
-    types: dict[str, Any]
-    required: list[str]
-    open: bool
-
-    @classmethod
-    def of(cls, target: Callable[..., Any], passed: Collection[str]) -> _Keywords:
-        parameters = inspect.signature(target).parameters.values()
-        named = [
-            each
-            for each in parameters
-            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-            and each.name not in passed
-        ]
-        hints = _hints(target)
-        return cls(
-            {each.name: hints.get(each.name, Any) for each in named},
-            [each.name for each in named if each.default is inspect.Parameter.empty],
-            any(each.kind is each.VAR_KEYWORD for each in parameters),
-        )
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    """Annotations of the keywords; none where one names what only type checkers import."""
-    plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
-    try:
-        return typing.get_type_hints(
-            target.__init__ if plain_class else target, include_extras=True
-        )
-    except Exception:
-        return {}
-
-
-def _validated(title: str, spec: NamedSpec, keywords: _Keywords) -> dict[str, Any]:
+def _validated(title: str, spec: NamedSpec, keywords: Keywords) -> dict[str, Any]:
     for given in spec.parameters:
         if given not in keywords.types and not keywords.open:
             known = keywords.types
@@ -272,7 +222,7 @@ def _validated(title: str, spec: NamedSpec, keywords: _Keywords) -> dict[str, An
     values = {}
     for name, value in spec.parameters.items():
         try:
-            values[name] = _read_value(value, keywords.types.get(name, Any))
+            values[name] = read_value(value, keywords.types.get(name, Any))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, (name, *first["loc"])))
@@ -280,28 +230,6 @@ def _validated(title: str, spec: NamedSpec, keywords: _Keywords) -> dict[str, An
             wanted = wanted.partition(", unable to parse")[0]
             raise SpecError(f"{title} has {key}: {first['input']!r}, but {wanted}.") from None
     return values
-
-
-def _read_value(value: Any, annotation: Any) -> Any:
-    """A parameter as its annotation wants it."""
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticUserError, TypeError, NameError):
-        # Not a type that can be checked.
-        return value
-    if _has_truth_value(value):
-        # Otherwise true would be taken for the number 1.
-        return adapter.validate_json(json.dumps(value), strict=True)
-    # YAML takes 1e-3 for text; this takes it for a number where a number is wanted.
-    return adapter.validate_python(value)
-
-
-def _has_truth_value(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_truth_value, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_truth_value, value))
-    return isinstance(value, bool)
 
 
 def _named(spec: NamedSpec | str) -> NamedSpec:

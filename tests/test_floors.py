@@ -14,6 +14,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _FLOORS = {
     "__init__": 0,
     "_live": 0,
+    "_parameters": 0,
     "errors": 0,
     "_lazy": 1,
     "_registry": 1,
