@@ -69,8 +69,8 @@ class Registry(Mapping[str, Any], Generic[T]):
         kind: What is named, for messages: "reward", "model", ...
         entries: By name, the class, function or object, or where it is as ``module:Name``: it is
             then imported when it is needed first.
-        base: The class of which every class here is a subclass, or where it is as
-            ``module:Name``; ``None`` where functions are named.
+        base: The class of which every class here is a subclass; ``None`` where functions are named.
+        public: Where users import that class from, such as ``prunetune.rewards.Reward``.
         passed: Arguments that the package passes itself; a spec must not.
         early: Whether `check` builds the object, because that is cheap and refuses wrong values.
         forms: Other ways to name one, with what they mean, for `describe`.
@@ -80,7 +80,8 @@ class Registry(Mapping[str, Any], Generic[T]):
         self,
         kind: str,
         entries: Mapping[str, Any],
-        base: Any = None,
+        base: type[Any] | None = None,
+        public: str = "",
         *,
         passed: Collection[str] = (),
         early: bool = False,
@@ -91,7 +92,10 @@ class Registry(Mapping[str, Any], Generic[T]):
         self._base = base
         self._passed = frozenset(passed)
         self._early = early
+        self._public = public
         self._forms = dict(forms or {})
+        if base is not None:
+            self._forms.setdefault("FILE.py:CLASS", f"The user's own subclass of {public}.")
 
     def __getitem__(self, name: str) -> Any:
         entry = self._entries[name]
@@ -117,19 +121,15 @@ class Registry(Mapping[str, Any], Generic[T]):
             PluginError: If the user's own cannot be imported or is not what it should be.
         """
         found = resolve(name, self.kind) if is_reference(name) else pick(self.kind, name, self)
-        base = self._base_class()
-        if base is None:
+        if self._base is None:
             if not callable(found):
                 raise PluginError(
                     f"The {self.kind} {name!r} is a {type(found).__name__}; name a function."
                 )
-        elif not isinstance(found, base) and not (
-            isinstance(found, type) and issubclass(found, base)
+        elif not isinstance(found, self._base) and not (
+            isinstance(found, type) and issubclass(found, self._base)
         ):
-            where = ".".join(base.__module__.split(".")[:-1])
-            raise PluginError(
-                f"The {self.kind} {name!r} must be a subclass of {where}.{base.__name__}."
-            )
+            raise PluginError(f"The {self.kind} {name!r} must be a subclass of {self._public}.")
         return found
 
     def check(self, spec: NamedSpec | str, own: bool = True) -> None:
@@ -190,9 +190,6 @@ class Registry(Mapping[str, Any], Generic[T]):
     def describe(self) -> dict[str, str]:
         """What each name means: the first sentence that what it names says of itself."""
         return {**{name: _meaning(self[name]) for name in self}, **self._forms}
-
-    def _base_class(self) -> Any:
-        return resolve(self._base, self.kind) if isinstance(self._base, str) else self._base
 
     def _arguments(self, spec: NamedSpec, found: type[Any]) -> dict[str, Any]:
         """Keyword arguments for a class, from the parameters of a spec."""

@@ -42,8 +42,8 @@ MEASURES: Registry[Measure] = Registry(
         )
     },
     Measure,
+    "prunetune.rewards.Measure",
     early=True,
-    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.rewards.Measure."},
 )
 
 REWARDS: Registry[Reward] = Registry(
@@ -53,8 +53,8 @@ REWARDS: Registry[Reward] = Registry(
         **{each.name: each for each in (WeightedSum, AMCErrorLogFLOPs, SelfCompetition)},
     },
     Reward,
+    "prunetune.rewards.Reward",
     early=True,
-    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.rewards.Reward."},
 )
 
 RewardSpec = NamedSpec

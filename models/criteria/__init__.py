@@ -30,8 +30,8 @@ CRITERIA: Registry[Criterion] = Registry(
         for criterion in (ActivationResidual, L1, L2, BNScale, GeometricMedian, Taylor, Random)
     },
     Criterion,
+    "prunetune.models.Criterion",
     early=True,
-    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.models.Criterion."},
 )
 
 

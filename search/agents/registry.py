@@ -25,8 +25,8 @@ AGENTS: Registry[Agent] = Registry(
         "amc": f"{__package__}.amc:AmcAgent",
     },
     Agent,
+    "prunetune.search.agents.Agent",
     passed=("problem", "seed", "evaluations", "environment"),
-    forms={"FILE.py:CLASS": "The user's own subclass of prunetune.search.agents.Agent."},
 )
 """Our own agents."""
 
