@@ -163,7 +163,7 @@ def test_the_users_own_is_imported_or_believed(tmp_path: Path) -> None:
         TOOLS.check(reference)
     with pytest.raises(PluginError, match="does not exist"):
         TOOLS.check(f"{tmp_path}/none.py:Mine")
-    with pytest.raises(PluginError, match="must be a subclass of tools.Tool."):
+    with pytest.raises(PluginError, match=r"must be a subclass of tools\.Tool\."):
         TOOLS.check("math:pi")
 
 
