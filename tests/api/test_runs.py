@@ -131,6 +131,7 @@ def test_command_line_says_what_is_missing(run: pt.Run) -> None:
     assert "Python session" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_run_goes_on_in_another_session(run: pt.Run, tmp_path: Path, other_session: None) -> None:
     import shutil
 
@@ -149,6 +150,7 @@ def test_run_goes_on_in_another_session(run: pt.Run, tmp_path: Path, other_sessi
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_grid_of_own_agents_costs_and_criteria(
     task: pt.Task, local_ray: None, cache_folder: Path, tmp_path: Path
 ) -> None:
