@@ -74,6 +74,10 @@ def finish_candidates(
         arrived: Called once per trial, as soon as its network is there, or cannot be had; a
             `ClusterError` says that its processes died, so that it is worth another try later.
     """
+    import ray
+
+    # A network and images of a Python session may be large: they are shipped once.
+    shipped = ray.put(factory)
     # Where there is only one there is nothing to choose.
     several = [chosen for chosen in finalists.values() if len(chosen) > 1]
     unique = {candidate.candidate for chosen in several for candidate in chosen}
@@ -85,7 +89,7 @@ def finish_candidates(
 
     if unique:
         progress.start(len(unique), "Repairing the best candidates fully")
-        jobs = {widths: (_compare, factory, widths) for widths in sorted(unique)}
+        jobs = {widths: (_compare, shipped, widths) for widths in sorted(unique)}
         _in_parallel(jobs, resources, compared)
         progress.finish()
 
@@ -105,7 +109,7 @@ def finish_candidates(
             arrived(trial, candidate, result)
         progress.advance()
 
-    training = {widths: (_finish, factory, widths, finetune) for widths in waiting}
+    training = {widths: (_finish, shipped, widths, finetune) for widths in waiting}
     _in_parallel(training, resources, finished)
     progress.finish()
 
