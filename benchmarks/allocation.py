@@ -25,7 +25,8 @@ from _common import (
 from prunetune.envs.budgets import Budget
 from prunetune.envs.problem import PruningProblem
 from prunetune.models.task import PruningTask
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from prunetune.rewards.registry import RewardSpec, make_reward
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
 

@@ -49,9 +49,9 @@ from prunetune.models.reductions.channels import ignore_removed
 from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluation.evaluator import (
     CandidateEvaluator,
-    EvaluatorSpec,
     build_evaluator,
 )
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import Tensor, nn
 
 _BATCH = 200

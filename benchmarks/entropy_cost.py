@@ -21,7 +21,8 @@ from _common import (
     timed,
 )
 from prunetune.rewards import DEFAULT_MEASURES
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 
 _ENTROPIES = ("spatial-entropy", "spatial-entropy-256", "neuron-entropy")
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from _common import SMOKE_NETWORK, parser, print_result, print_table, real_task, spearman
 from prunetune.models.costs.activation_memory import measure_peak_activations, tabulate_activations
-from prunetune.models.costs.cost import LatencyCost
-from prunetune.models.costs.latency import fit_latency, measure_latency
+from prunetune.models.costs.latency import LatencyCost
+from prunetune.models.costs.latency_measuring import fit_latency, measure_latency
 from prunetune.models.coupling import trace_channel_groups
 from prunetune.models.reductions.channels import slim
 

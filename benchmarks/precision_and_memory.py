@@ -35,7 +35,8 @@ from _common import (
 from prunetune.cluster.resources import EvaluatorResources
 from prunetune.models import TaskSpec, TrainingSpec, gather_statistics, load_task
 from prunetune.rewards import MeasureSpec
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
 
 _MEMORY_IMAGES = 100

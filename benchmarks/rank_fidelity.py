@@ -41,9 +41,9 @@ from prunetune.models.data import Augmentation
 from prunetune.rewards import MeasureSpec
 from prunetune.rewards.evaluation.evaluator import (
     CandidateEvaluator,
-    EvaluatorSpec,
     build_evaluator,
 )
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
 
 REPAIRS = ("none", "quick", "light", "full")

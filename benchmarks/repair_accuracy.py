@@ -37,7 +37,7 @@ from prunetune.models import (
 )
 from prunetune.models.builder import CandidateBuilder, Finish, Repair
 from prunetune.models.inference.folding import cast_network
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
 
 REPAIRS = ("none", "recalibration", "quick", "light", "full", "block")

@@ -16,7 +16,8 @@ import torch
 from _common import SMOKE_NETWORK, jittered_widths, parser, print_result, print_table, real_task
 from prunetune.models import Candidate
 from prunetune.rewards import Evaluation, score
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from prunetune.rewards.single import SINGLE_REWARDS
 from prunetune.search.report import load_results
 from prunetune.search.report.fidelity import rank_correlation

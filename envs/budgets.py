@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .._registry import pick
 from ..errors import BudgetError
-from ..models.costs.cost import Cost, table_costs
+from ..models.costs.cost import Cost
+from ..models.costs.counted import counted_costs
 from ..models.costs.tables import Structure
 from ..models.space import SearchSpace
 
@@ -92,7 +93,7 @@ def limit_text(limit: Limit | tuple[Limit, Limit]) -> str:
 
 def all_costs(structure: Structure, costs: Iterable[Cost] = ()) -> dict[str, Cost]:
     """The costs of the tables and ``costs``, which win over them, by name."""
-    return {**table_costs(structure), **{cost.name: cost for cost in costs}}
+    return {**counted_costs(structure), **{cost.name: cost for cost in costs}}
 
 
 def parse_budgets(

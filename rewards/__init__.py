@@ -13,7 +13,8 @@ from .._lazy import lazily
 if TYPE_CHECKING:
     from .evaluation.evaluation import Evaluation
     from .evaluation.evaluations import Evaluations, InProcessEvaluations
-    from .evaluation.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+    from .evaluation.evaluator import CandidateEvaluator, build_evaluator
+    from .evaluation.evaluator_spec import EvaluatorSpec
     from .measures.measure import Batch, Measure
     from .registry import (
         DEFAULT_MEASURES,
@@ -49,7 +50,8 @@ __all__ = [
 _MODULES = {
     ".evaluation.evaluation": ("Evaluation",),
     ".evaluation.evaluations": ("Evaluations", "InProcessEvaluations"),
-    ".evaluation.evaluator": ("CandidateEvaluator", "EvaluatorSpec", "build_evaluator"),
+    ".evaluation.evaluator": ("CandidateEvaluator", "build_evaluator"),
+    ".evaluation.evaluator_spec": ("EvaluatorSpec",),
     ".measures.measure": ("Batch", "Measure"),
     ".registry": (
         "DEFAULT_MEASURES",

@@ -20,8 +20,14 @@ from ...errors import NetworkError
 from ..groups import ChannelGroups
 from ..reductions.channels import shallow_copy, slim
 from ..zoo.shortcut import PadShortcut
+from .cost import BYTES, Cost
 
-__all__ = ["ActivationTable", "measure_peak_activations", "tabulate_activations"]
+__all__ = [
+    "ActivationMemoryCost",
+    "ActivationTable",
+    "measure_peak_activations",
+    "tabulate_activations",
+]
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,34 @@ class ActivationTable:
     @cached_property
     def _constants(self) -> NDArray[np.int64]:
         return np.array(self.fixed, dtype=np.int64)
+
+
+class ActivationMemoryCost(Cost):
+    """Peak of live activations at batch 1 in bytes, float32.
+
+    Args:
+        table: What is alive at which moment.
+        sizes: Units of every group of the dense network, int64 [G].
+    """
+
+    name = "activation-memory"
+    tabulated = True
+    units = BYTES
+    example = "2MB"
+
+    def __init__(self, table: ActivationTable, sizes: NDArray[np.int64]) -> None:
+        self._table = table
+        self._dense = float(table.peak(sizes[None])[0])
+        self.dense = self._dense
+
+    def fraction(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See :meth:`Cost.fraction`."""
+        return np.asarray(self._table.peak(candidates) / self._dense)
+
+    def shares(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See :meth:`Cost.shares`: by how much each step raises the peak that is known so far."""
+        known = self._table.known_peaks(candidates) / self._dense
+        return np.diff(known, axis=1, prepend=0.0)
 
 
 def measure_peak_activations(network: nn.Module, example_input: Tensor) -> int:

@@ -1,82 +1,42 @@
-"""The costs that a run's budgets limit: known names, tables gathered once, and what is measured."""
+"""The costs that a spec may name, and how they are gathered once for a task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from ..._registry import is_reference
+from ..._registry import Registry, is_reference
 from ..groups import ChannelGroups
 from ..progress import SILENT, Progress
 from ..task import PruningTask
 from .activation_memory import (
-    ActivationTable,
+    ActivationMemoryCost,
     measure_peak_activations,
     tabulate_activations,
 )
-from .cost import (
-    ACTIVATION_MEMORY,
-    COSTS,
-    LATENCY,
-    ActivationMemoryCost,
-    Cost,
-    LatencyCost,
-    MeasuredCost,
-)
-from .latency import LatencyTable, fit_latency, measure_latency
+from .collection import Costs, CostTables
+from .cost import Cost
+from .counted import FlopsCost, ParamsCost
+from .latency import LatencyCost
+from .latency_measuring import fit_latency, measure_latency
 from .own import OwnCosts
-from .tables import Structure
 
-__all__ = ["CostTables", "check_costs", "gather_cost_tables", "measure_costs", "own_costs"]
+__all__ = ["COSTS", "check_costs", "gather_costs", "measure_costs", "own_costs"]
 
-
-class CostTables(BaseModel):
-    """Costs beside those that the structure alone tells, as plain data.
-
-    Attributes:
-        activations: ``ActivationTable.to_dict``, where a budget limits activation memory.
-        latency: ``LatencyTable.to_dict``, where a budget limits latency.
-        own: The user's own costs of the dense network, in their own units, by name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    activations: dict[str, Any] | None = None
-    latency: dict[str, Any] | None = None
-    own: dict[str, float] = Field(default_factory=dict)
-
-    def costs(self, structure: Structure) -> tuple[Cost, ...]:
-        """The costs themselves."""
-        found: list[Cost] = [MeasuredCost(name, dense) for name, dense in self.own.items()]
-        if self.activations is not None:
-            table = ActivationTable.from_dict(self.activations)
-            found.append(ActivationMemoryCost(table, structure.sizes))
-        if self.latency is not None:
-            found.append(LatencyCost(structure, LatencyTable.from_dict(self.latency)))
-        return tuple(found)
-
-    def keeps_own(self, limits: Mapping[str, float], measured: Mapping[str, float]) -> bool:
-        """Whether the user's own costs, which may depend on weights, are within their limits.
-
-        Args:
-            limits: Of all budgets, as fractions of the dense network's costs.
-            measured: In their own units; one that is missing could not be measured.
-        """
-        return all(
-            name in measured and measured[name] <= limits[name] * (dense or 1.0)
-            for name, dense in self.own.items()
-            if name in limits
-        )
+COSTS: Registry[Cost] = Registry(
+    "cost",
+    {cost.name: cost for cost in (FlopsCost, ParamsCost, ActivationMemoryCost, LatencyCost)},
+    forms={"FILE.py:FUNCTION": "A function of the network and one image: the user's own cost."},
+)
+"""Our own costs."""
 
 
 def check_costs(names: Iterable[str], own: bool = True) -> None:
     """Check that there are such costs, before time is spent on anything.
 
     Args:
-        names: Of ours, or references to the user's own.
+        names: Names of ours, or references to the user's own.
         own: Whether the user's own files are imported; otherwise their names are believed.
 
     Raises:
@@ -92,44 +52,48 @@ def own_costs(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({name for name in names if is_reference(name)}))
 
 
-def gather_cost_tables(
+def gather_costs(
     names: Iterable[str],
     task: PruningTask,
     groups: ChannelGroups,
-    own: Mapping[str, float],
     known: CostTables | None = None,
     progress: Progress = SILENT,
-) -> CostTables:
-    """Gather the tables of the costs that are named.
+) -> Costs:
+    """Gather the costs that are named, once for a task.
 
     Args:
-        names: Of all budgets.
+        names: Names of costs, by budgets or by rewards.
         task: The task.
         groups: Its channel groups.
-        own: The user's own costs of the dense network.
-        known: Those of the run that is continued: latencies must not change in the middle.
-        progress: Told of what takes long.
+        known: What is known already, such as the tables of the run that is continued: latencies
+            must not change in the middle of it.
+        progress: Receives a note of what takes long.
+
+    Returns:
+        ``flops``, ``params``, what is named, and what is known.
 
     Raises:
         NetworkError: If the network's activation memory cannot be tabulated.
+        PluginError: If one of the user's own costs cannot be imported.
+        EvaluationError: If one of the user's own costs cannot be computed.
     """
-    activations = latency = None
     named = set(names)
-    if ACTIVATION_MEMORY in named:
-        table = tabulate_activations(task.network, task.example_input, groups)
-        activations = table.to_dict()
-    if LATENCY in named:
-        latency = known.latency if known is not None else None
-        if latency is None:
-            latency = fit_latency(task, groups, progress).to_dict()
-    return CostTables(activations=activations, latency=latency, own=dict(own))
+    known = known or CostTables()
+    activations, latency, own = known.activations, known.latency, dict(known.own)
+    if ActivationMemoryCost.name in named and activations is None:
+        activations = tabulate_activations(task.network, task.example_input, groups).to_dict()
+    if LatencyCost.name in named and latency is None:
+        latency = fit_latency(task, groups, progress).to_dict()
+    unknown = [name for name in own_costs(named) if name not in own]
+    own.update(OwnCosts(unknown, task.example_input).measure(task.network))
+    return Costs(groups.structure, CostTables(activations=activations, latency=latency, own=own))
 
 
 def measure_costs(names: Iterable[str], network: nn.Module, task: PruningTask) -> dict[str, float]:
-    """What a network as it is delivered really costs, where that takes a measurement.
+    """Measure what a network as it is delivered really costs, where a table could be wrong.
 
     Args:
-        names: Of the budgets.
+        names: Names of the budgets' costs.
         network: On the CPU, float32, in evaluation mode.
         task: The task.
 
@@ -141,8 +105,10 @@ def measure_costs(names: Iterable[str], network: nn.Module, task: PruningTask) -
     """
     named = list(names)
     found = OwnCosts(own_costs(named), task.example_input).measure(network)
-    if ACTIVATION_MEMORY in named:
-        found[ACTIVATION_MEMORY] = float(measure_peak_activations(network, task.example_input))
-    if LATENCY in named:
-        found[LATENCY] = measure_latency(network, task.example_input)
+    if ActivationMemoryCost.name in named:
+        found[ActivationMemoryCost.name] = float(
+            measure_peak_activations(network, task.example_input)
+        )
+    if LatencyCost.name in named:
+        found[LatencyCost.name] = measure_latency(network, task.example_input)
     return found

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from ..._live import LiveObjects, is_live, live_references
 from ..._registry import resolve
-from ...envs.budgets import all_costs, parse_budgets
+from ...envs.budgets import parse_budgets
 from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
-from ...models.costs.registry import CostTables, check_costs, gather_cost_tables, own_costs
+from ...models.costs.collection import Costs, CostTables
+from ...models.costs.registry import check_costs, gather_costs, own_costs
 from ...models.progress import SILENT, Progress
 from ...models.task import PruningTask, TaskSpec, load_task
 from ...models.weights import save_weights
-from ...rewards.evaluation.evaluator import CandidateEvaluator, EvaluatorSpec, build_evaluator
+from ...rewards.evaluation.evaluator import CandidateEvaluator, build_evaluator
+from ...rewards.evaluation.evaluator_spec import EvaluatorSpec
 from ...rewards.registry import make_reward
 from ..agents import check_agent
 from ..run.folder import RunFolder, write_durably
@@ -36,13 +38,13 @@ class Prepared:
         task: Network and images.
         evaluator: Its evaluator.
         factory: Builds both again in another process.
-        costs: Tables of the costs that budgets limit; empty in other processes.
+        costs: All costs that budgets and rewards name; in other processes, those of evaluations.
     """
 
     task: PruningTask
     evaluator: CandidateEvaluator
     factory: PreparedFactory
-    costs: CostTables = field(default_factory=CostTables)
+    costs: Costs
 
     @property
     def record_key(self) -> RecordKey:
@@ -57,7 +59,7 @@ class Prepared:
 
     def keep(self, folder: RunFolder) -> Prepared:
         """Keep what was made for this run in its folder: cost tables, and weights if trained."""
-        folder.write_json(_COSTS, self.costs.model_dump(mode="json"))
+        folder.write_json(_COSTS, self.costs.tables.model_dump(mode="json"))
         path = folder.path / _WEIGHTS
         if self.factory.task.weights not in (None, path):
             return self
@@ -80,6 +82,7 @@ class PreparedFactory:
         evaluator: How candidates are evaluated; its precision is decided.
         seed: Of the splits.
         key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
+        tables: What the driver gathered of costs.
         trained: The file of weights that were trained for the run, whose folder other nodes may
             not see.
         live: Objects of this Python session that the run's spec names.
@@ -89,6 +92,7 @@ class PreparedFactory:
     evaluator: EvaluatorSpec
     seed: int
     key: str
+    tables: CostTables = field(default_factory=CostTables, repr=False)
     trained: bytes | None = field(default=None, repr=False)
     live: LiveObjects = field(default_factory=LiveObjects, repr=False, compare=False)
 
@@ -104,13 +108,13 @@ class PreparedFactory:
         """Task and evaluator; built once in a process."""
         if self.key not in _PREPARED:
             task = load_task(self._task_here(), self.seed)
-            evaluator = build_evaluator(task, self.evaluator, self.seed)
+            evaluator = build_evaluator(task, self.evaluator, self.seed, tables=self.tables)
             if evaluator.key != self.key:
                 raise EvaluationError(
                     "A worker loaded another network, other data or another version of prunetune "
                     "than the driver; give all machines the same files and packages."
                 )
-            _PREPARED[self.key] = Prepared(task, evaluator, self)
+            _PREPARED[self.key] = Prepared(task, evaluator, self, evaluator.costs)
         return _PREPARED[self.key]
 
     def _task_here(self) -> TaskSpec:
@@ -146,9 +150,9 @@ def prepare(
     live = _live_objects(spec)
     trials = comparison_trials(spec)
     limited = {name: None for trial in trials for name in trial.budgets}
-    check_costs(limited)
+    read = {name: None for trial in trials for name in make_reward(trial.reward).costs}
+    check_costs([*limited, *read])
     for trial in trials:
-        make_reward(trial.reward)
         agent = check_agent(trial.agent)
         ranges = [name for name, limit in trial.budgets.items() if isinstance(limit, tuple)]
         if ranges and not agent.follows_ranges:
@@ -167,22 +171,23 @@ def prepare(
         recalibration=spec.recalibration,
         images=spec.images,
         measures=spec.measures,
-        costs=own_costs(limited),
+        # A budget's table is looked up where candidates are judged; evaluations need not have it.
+        costs=tuple(sorted({*own_costs(limited), *read} - {"flops", "params"})),
     )
     task = load_task(task_spec, spec.seed, progress)
-    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress)
-    structure = evaluator.groups.structure
-    known = None
+    tables = None
     if folder is not None and (folder.path / _COSTS).is_file():
-        known = CostTables.model_validate(folder.read_json(_COSTS))
-    costs = gather_cost_tables(
-        limited, task, evaluator.groups, evaluator.dense_costs, known, progress
-    )
-    space = search_space(structure).keeping(spec.smallest, ["channels"])
+        tables = CostTables.model_validate(folder.read_json(_COSTS))
+    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress, tables)
+    groups = evaluator.groups
+    costs = gather_costs(limited, task, groups, evaluator.costs.tables, progress)
+    space = search_space(groups.structure).keeping(spec.smallest, ["channels"])
     for trial in trials:
-        parse_budgets(trial.budgets, space, all_costs(structure, costs.costs(structure)))
+        parse_budgets(trial.budgets, space, costs)
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
-    factory = PreparedFactory(task_spec, decided, spec.seed, evaluator.key, live=live)
+    factory = PreparedFactory(
+        task_spec, decided, spec.seed, evaluator.key, evaluator.costs.tables, live=live
+    )
     return Prepared(task, evaluator, factory, costs)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...cluster.pool import PoolClient
-from ...envs.budgets import all_costs, parse_budgets
+from ...envs.budgets import parse_budgets
 from ...envs.past import Past
 from ...envs.problem import PruningProblem
-from ...models.costs.registry import CostTables
+from ...models.costs.collection import Costs, CostTables
 from ...models.costs.tables import Structure
 from ...models.space import Decision, SearchSpace
 from ...rewards.evaluation.evaluation import Evaluation
@@ -67,15 +67,15 @@ class ProblemSpec(BaseModel):
         """
         structure = Structure.from_dict(self.structure)
         dense = Evaluation.from_row(self.dense)
-        costs = self.costs.costs(structure)
+        costs = Costs(structure, self.costs)
         space = search_space(structure).keeping(self.smallest, ["channels"])
         return PruningProblem(
             structure=structure,
-            budgets=parse_budgets(self.budgets, space, all_costs(structure, costs)),
+            budgets=parse_budgets(self.budgets, space, costs),
             evaluate=PoolClient(self.pool).evaluate,
             reward=make_reward(self.reward),
             dense=dense,
-            costs=costs,
+            costs=tuple(costs.values()),
             shield=self.shield,
             smallest=self.smallest,
             best=self._best,

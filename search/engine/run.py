@@ -11,7 +11,7 @@ from typing import Any
 
 from ...cluster.pool import EvaluatorPool
 from ...cluster.resources import EvaluatorResources
-from ...envs.budgets import Budget, all_costs, parse_budgets
+from ...envs.budgets import Budget, parse_budgets
 from ...errors import ClusterError, PruneTuneError, RunFolderError
 from ...models.progress import Progress
 from ..run.exclusive_record import RunRecord
@@ -114,7 +114,7 @@ class Run:
                 evaluations=spec.evaluations,
                 shield=spec.shield,
                 smallest=spec.smallest,
-                costs=self.prepared.costs,
+                costs=self.prepared.costs.tables,
                 rungs=self.folder.rungs,
                 stopping=spec.compare.stopping,
             )
@@ -240,8 +240,7 @@ class Run:
     def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
         structure = self.prepared.evaluator.groups.structure
         space = search_space(structure).keeping(self.spec.smallest, ["channels"])
-        costs = all_costs(structure, self.prepared.costs.costs(structure))
-        return parse_budgets(trial.budgets, space, costs)
+        return parse_budgets(trial.budgets, space, self.prepared.costs)
 
     # --- summary ----------------------------------------------------------------------------
 

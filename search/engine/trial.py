@@ -15,7 +15,7 @@ from ray import tune
 from ..._live import LiveObjects
 from ...envs.problem import Outcome, PruningProblem
 from ...errors import EvaluationError, PluginError, SpecError
-from ...models.costs.registry import CostTables
+from ...models.costs.collection import CostTables
 from ..agents import Agent, make_agent
 from ..run.checkpoints import (
     TrialProgress,

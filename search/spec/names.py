@@ -13,7 +13,7 @@ from ...models.costs.registry import check_costs
 from ...models.criteria import CRITERIA
 from ...models.data import DATA
 from ...models.zoo.build import check_model
-from ...rewards.registry import REWARDS, make_measures
+from ...rewards.registry import REWARDS, make_measures, make_reward
 from .model import SearchSpec
 
 __all__ = ["REGISTRIES", "check_names", "registry"]
@@ -24,7 +24,7 @@ REGISTRIES: Mapping[str, str] = MappingProxyType(
     {
         "models": f"{_PACKAGE}.models.zoo.build:NETWORKS",
         "data": f"{_PACKAGE}.models.data.load:DATA",
-        "costs": f"{_PACKAGE}.models.costs.cost:COSTS",
+        "costs": f"{_PACKAGE}.models.costs.registry:COSTS",
         "measures": f"{_PACKAGE}.rewards.registry:MEASURES",
         "rewards": f"{_PACKAGE}.rewards.registry:REWARDS",
         "criteria": f"{_PACKAGE}.models.criteria:CRITERIA",
@@ -69,5 +69,7 @@ def check_names(spec: SearchSpec, own: bool = True) -> None:
             registry("measures").check(measure, own)
     for reward in (spec.reward, *compare.rewards):
         REWARDS.check(reward, own)
+        if own:
+            check_costs(make_reward(reward).costs)
     for agent in (spec.agent, *compare.agents):
         registry("agents").check(agent, own)

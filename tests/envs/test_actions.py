@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import Limits, WidthMap, uniform_fraction
 from prunetune.envs.budgets import Budget, minimum_widths
-from prunetune.models.costs.cost import table_costs
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 
 from .structures import chain, structures
@@ -16,7 +16,7 @@ from .structures import chain, structures
 def _reachable_budgets(structure: Structure, data: st.DataObject) -> list[Budget]:
     narrowest = minimum_widths(structure)[None]
     budgets = []
-    for name, cost in table_costs(structure).items():
+    for name, cost in counted_costs(structure).items():
         low = float(cost.fraction(narrowest)[0])
         assume(low < 1)
         budgets.append(Budget(name, data.draw(st.floats(low, 1.0))))
@@ -49,7 +49,7 @@ def test_the_uniform_start_is_feasible_and_no_uniform_candidate_above_it_is(
     structure: Structure, data: st.DataObject
 ) -> None:
     budgets = _reachable_budgets(structure, data)
-    costs = [table_costs(structure)[budget.cost] for budget in budgets]
+    costs = [counted_costs(structure)[budget.cost] for budget in budgets]
     limits = Limits(budgets, costs)
     start = uniform_fraction(structure, budgets, costs)
     uniform = WidthMap(structure, start).uniform
@@ -69,7 +69,7 @@ def test_the_shield_keeps_the_budgets_and_gives_way_no_more_than_needed(
     structure: Structure, data: st.DataObject
 ) -> None:
     budgets = _reachable_budgets(structure, data)
-    costs = [table_costs(structure)[budget.cost] for budget in budgets]
+    costs = [counted_costs(structure)[budget.cost] for budget in budgets]
     limits, minimum = Limits(budgets, costs), minimum_widths(structure)
     rows = st.tuples(*(st.integers(1, int(size)) for size in structure.sizes))
     proposals = np.array(data.draw(st.lists(rows, min_size=2, max_size=2)), dtype=np.int64)

@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from prunetune.envs.budgets import Budget, front_limits, parse_budgets
 from prunetune.errors import BudgetError, UnknownNameError
-from prunetune.models.costs.activation_memory import ActivationTable
-from prunetune.models.costs.cost import (
-    ActivationMemoryCost,
-    Cost,
-    LatencyCost,
-    MeasuredCost,
-    table_costs,
-)
-from prunetune.models.costs.latency import LatencyTable
+from prunetune.models.costs.activation_memory import ActivationMemoryCost, ActivationTable
+from prunetune.models.costs.cost import Cost, MeasuredCost
+from prunetune.models.costs.counted import counted_costs
+from prunetune.models.costs.latency import LatencyCost, LatencyTable
 from prunetune.models.costs.tables import Structure
 
 from .structures import chain, channels
@@ -28,7 +23,7 @@ STRUCTURE = chain([16, 32, 32])
 def _read(
     written: Mapping[str, Any], *costs: Cost, structure: Structure = STRUCTURE
 ) -> tuple[Budget, ...]:
-    known = {**table_costs(structure), **{cost.name: cost for cost in costs}}
+    known = {**counted_costs(structure), **{cost.name: cost for cost in costs}}
     return parse_budgets(written, channels(structure), known)
 
 
@@ -137,7 +132,7 @@ def test_there_is_no_fraction_of_nothing() -> None:
 def test_budgets_that_contradict_the_smallest_width_say_so() -> None:
     space = channels(STRUCTURE).keeping(0.9, ["channels"])
     with pytest.raises(BudgetError, match="or lower smallest"):
-        parse_budgets({"flops": 0.5}, space, table_costs(STRUCTURE))
+        parse_budgets({"flops": 0.5}, space, counted_costs(STRUCTURE))
 
 
 def test_a_pair_is_a_range_whose_ends_are_read_like_single_limits() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunetune.models.costs.activation_memory import ActivationTable
-from prunetune.models.costs.cost import ActivationMemoryCost, table_costs
+from prunetune.models.costs.activation_memory import ActivationMemoryCost, ActivationTable
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 
 from .structures import structures
@@ -21,7 +21,7 @@ def _widths(structure: Structure, data: st.DataObject, count: int = 3) -> np.nda
 @given(structures(), st.data())
 def test_fractions_are_those_of_the_tables(structure: Structure, data: st.DataObject) -> None:
     widths = _widths(structure, data)
-    costs = table_costs(structure)
+    costs = counted_costs(structure)
     flops = structure.flops(widths) / structure.dense_flops
     params = structure.params(widths) / structure.dense_params
     np.testing.assert_allclose(costs["flops"].fraction(widths), flops, rtol=1e-12)
@@ -46,7 +46,7 @@ def test_shares_add_up_and_depend_on_decided_groups_only(
         tuple(tuple(row[:-1]) for row in rows), tuple(row[-1] + 1 for row in rows)
     )
     memory = ActivationMemoryCost(table, structure.sizes)
-    for cost in (*table_costs(structure).values(), memory):
+    for cost in (*counted_costs(structure).values(), memory):
         shares = cost.shares(widths)
         assert (shares >= 0).all()
         np.testing.assert_allclose(shares.sum(axis=1), cost.fraction(widths), rtol=1e-9)

@@ -17,7 +17,8 @@ from prunetune.envs.problem import PruningProblem
 from prunetune.envs.pruning_env import PruningEnv
 from prunetune.envs.vector_env import PruningVectorEnv
 from prunetune.errors import EvaluationError
-from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.registry import make_reward
@@ -39,7 +40,7 @@ def test_step_costs_add_up_and_observations_stay_in_their_space(
     structure: Structure, data: st.DataObject, shield: bool
 ) -> None:
     narrowest = minimum_widths(structure)[None]
-    costs = table_costs(structure)
+    costs = counted_costs(structure)
     assume(all(cost.fraction(narrowest)[0] < 0.9 for cost in costs.values()))
     env = PruningEnv(problem(structure, {"flops": 0.9, "params": 0.9}, shield))
     observation, _ = env.reset(seed=0)

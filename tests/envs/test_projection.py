@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.budgets import Budget, minimum_widths
 from prunetune.envs.problem import PruningProblem
-from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 from prunetune.search.agents.together.candidate_map import CandidateMap, rescale
 from prunetune.search.agents.together.environment import OneStepVectorEnv
@@ -29,7 +30,7 @@ def test_scaled_candidates_meet_the_limits_and_could_not_be_scaled_further(
     structure: Structure, limit: float, seed: int
 ) -> None:
     narrowest = minimum_widths(structure)[None]
-    costs = table_costs(structure)
+    costs = counted_costs(structure)
     assume(all(cost.fraction(narrowest)[0] < limit for cost in costs.values()))
     fractions = np.random.default_rng(seed).uniform(0.05, 1, (8, len(structure.groups)))
     widths = rescale(problem(structure, {"flops": limit, "params": limit}), fractions)

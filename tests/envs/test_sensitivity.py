@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.problem import PruningProblem
 from prunetune.models import Candidate
-from prunetune.models.costs.cost import MeasuredCost, table_costs
+from prunetune.models.costs.cost import MeasuredCost
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
@@ -126,7 +127,7 @@ def test_allocations_keep_all_tabulated_budgets_and_leave_little_unused(
 ) -> None:
     limits = {"flops": flops, "params": params}
     narrowest = minimum_widths(structure)[None]
-    costs = table_costs(structure)
+    costs = counted_costs(structure)
     assume(all(costs[name].fraction(narrowest)[0] < limit for name, limit in limits.items()))
     asked = problem(structure, limits)
     allocated = _fitted(asked, 2).allocate(asked, np.array([[flops, params], [1.0, 1.0]]))

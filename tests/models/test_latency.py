@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from prunetune.models import PruningTask
 from prunetune.models.calls import count_flops
-from prunetune.models.costs import latency
-from prunetune.models.costs.latency import LatencyTable, fit_latency
+from prunetune.models.costs import latency_measuring
+from prunetune.models.costs.latency import LatencyTable
+from prunetune.models.costs.latency_measuring import fit_latency
 from prunetune.models.coupling import trace_channel_groups
 from torch import nn
 
@@ -39,8 +40,8 @@ def test_the_fit_finds_a_clock_that_is_linear_in_multiplications(
         overhead = 1e-3 if any(True for _ in network.children()) else 0.0
         return overhead + count_flops(network, image) * 1e-9  # type: ignore[arg-type]
 
-    monkeypatch.setattr(latency, "measure_latency", clock)
-    table = latency._fit(digits_task.network, digits_task.example_input, groups)
+    monkeypatch.setattr(latency_measuring, "measure_latency", clock)
+    table = latency_measuring._fit(digits_task.network, digits_task.example_input, groups)
     structure = groups.structure
     assert table.constant == pytest.approx(1e-3, rel=0.05)
     assert table.error < 0.05
@@ -53,10 +54,12 @@ def test_a_table_is_measured_once(
     digits_task: PruningTask, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = trace_channel_groups(digits_task.network, digits_task.example_input)
-    monkeypatch.setattr(latency, "_LAYER_SECONDS", 1e-4)
+    monkeypatch.setattr(latency_measuring, "_LAYER_SECONDS", 1e-4)
     table = fit_latency(digits_task, groups)
     assert table == LatencyTable.from_dict(json.loads(json.dumps(table.to_dict())))
     assert (np.diff(np.array(table.seconds), axis=1) >= 0).all()
     assert (np.diff(np.array(table.seconds), axis=2) >= 0).all()
-    monkeypatch.setattr(latency, "measure_latency", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        latency_measuring, "measure_latency", lambda *_: pytest.fail("measured again")
+    )
     assert fit_latency(digits_task, groups) == table

@@ -9,7 +9,8 @@ from prunetune.models import PruningTask
 from prunetune.models.space import Candidate
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.evaluation.evaluations import Evaluations, InProcessEvaluations
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 
 
 class _Counting:

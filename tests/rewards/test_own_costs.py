@@ -11,7 +11,8 @@ from prunetune.errors import EvaluationError, PluginError
 from prunetune.models import PruningTask
 from prunetune.models.calls import count_flops
 from prunetune.models.costs.own import OwnCosts
-from prunetune.rewards.evaluation.evaluator import EvaluatorSpec, build_evaluator
+from prunetune.rewards.evaluation.evaluator import build_evaluator
+from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
 
 _IMAGE = torch.zeros(1, 1, 8, 8)
@@ -100,7 +101,7 @@ def test_an_evaluation_has_the_costs_of_the_network_that_it_judges(
     spec = EvaluatorSpec(precision="fp32", costs=names, measures=("accuracy",))  # type: ignore[arg-type]
     evaluator = build_evaluator(digits_task, spec, 0)
     dense = count_flops(digits_task.network, digits_task.example_input)
-    assert evaluator.dense_costs[names[0]] == dense
+    assert evaluator.costs.tables.own[names[0]] == dense
     widths = tuple(max(1, size // 2) | 1 for size in evaluator.groups.sizes)
     evaluation = evaluator.evaluate(widths)
     assert evaluation.costs[names[0]] == pytest.approx(evaluation.costs["flops"])
@@ -110,7 +111,7 @@ def test_an_evaluation_has_the_costs_of_the_network_that_it_judges(
     # Recalibrated as the one that was judged: only the images of the recalibration differ.
     with torch.no_grad():
         expected = float(evaluator.build(widths, "quick")(digits_task.example_input).std())
-    found = evaluation.costs[names[2]] * evaluator.dense_costs[names[2]]
+    found = evaluation.costs[names[2]] * evaluator.costs.tables.own[names[2]]
     assert found == pytest.approx(expected, rel=0.1)
 
 

@@ -160,7 +160,7 @@ def test_a_continued_search_keeps_its_latency_table(searched: tuple[Summary, str
     table["latency"]["constant"] *= 1.001
     folder.write_json("costs.json", table)
     continued = prepare(read_spec(folder.read_spec()), folder=folder)
-    assert continued.costs.latency == table["latency"]
+    assert continued.costs.tables.latency == table["latency"]
 
 
 @pytest.mark.parametrize(

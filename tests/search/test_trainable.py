@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from prunetune.errors import SpecError
+from prunetune.models.costs.collection import CostTables
 from prunetune.models.costs.cost import MeasuredCost
-from prunetune.models.costs.registry import CostTables
 from prunetune.search.agents import make_agent
 from prunetune.search.engine import problem_spec
 from prunetune.search.engine.problem_spec import ProblemSpec
