@@ -137,8 +137,12 @@ def workshop(one_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPat
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_the_first_page_leads_to_a_network(workshop: Path) -> None:
-    assert (workshop / "runs" / "digits" / "report" / "index.html").exists()
-    assert list((workshop / "runs" / "digits" / "best").iterdir())
+    run = workshop / "runs" / "digits"
+    assert (run / "report" / "index.html").exists()
+    assert list((run / "best").iterdir())
+    explained = (_GUIDE.parent / "reference" / "run-folder.md").read_text()
+    for entry in run.iterdir():
+        assert f"`{entry.name}" in explained, f"{entry.name} is not explained"
 
 
 @pytest.mark.slow
