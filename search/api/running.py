@@ -12,8 +12,9 @@ from ..._registry import resolve
 from ...errors import PluginError, PruneTuneError, RunFolderError, SpecError
 from ...models.progress import Progress
 from ...rewards import Evaluation
+from ...rewards.evaluation.evaluations import InProcessEvaluations
 from ..engine.preparing import prepare
-from ..engine.runs import resume_run, run_comparison, run_search
+from ..engine.runs import RunInterrupted, resume_run, run_comparison, run_search
 from ..run.folder import RunFolder
 from ..run.location import opened_run, stored
 from ..run.summary import Summary
@@ -248,7 +249,7 @@ def evaluate(
             ``precision``, ``recalibration``, ``images``, ``measures``.
 
     Returns:
-        All measures and costs.
+        All measures and costs; ``error`` says why where it could not be evaluated.
 
     Raises:
         PruneTuneError: If the candidate does not fit the network, or a key is wrong.
@@ -260,13 +261,15 @@ def evaluate(
         # Statistics of the dense network are gathered once, not for every candidate.
         while len(_EVALUATORS) >= _KEPT_EVALUATORS:
             del _EVALUATORS[next(iter(_EVALUATORS))]
-        _EVALUATORS[key] = prepare(spec, chosen_progress(progress)).evaluator
-    evaluator = _EVALUATORS[key]
-    sizes = {group.name: group.size for group in evaluator.groups}
-    return evaluator.evaluate(_candidate(candidate, sizes))
+        evaluator = prepare(spec, chosen_progress(progress)).evaluator
+        sizes = {group.name: group.size for group in evaluator.groups}
+        _EVALUATORS[key] = InProcessEvaluations(evaluator), sizes
+    evaluations, sizes = _EVALUATORS[key]
+    return evaluations.evaluate([_candidate(candidate, sizes)])[0]
 
 
-_EVALUATORS: dict[str, Any] = {}
+# By spec, what evaluates in this process and the sizes of the channel groups.
+_EVALUATORS: dict[str, tuple[InProcessEvaluations, dict[str, int]]] = {}
 
 
 def _candidate(
@@ -326,9 +329,17 @@ def _run(
     function: Callable[[SearchSpec, Progress], Summary],
     progress: bool | Progress,
 ) -> Run:
+    shown = chosen_progress(progress)
     with stored(spec, resume=False) as place, _plain_errors():
         spec = spec.model_copy(update={"output": place.folder})
-        return Run(function(spec, chosen_progress(progress)).folder)
+        try:
+            return Run(function(spec, shown).folder)
+        except RunInterrupted as interrupted:
+            shown.note(
+                "Interrupted; no evaluation is lost. Continue with "
+                f"prunetune.resume({str(place.address or interrupted.folder)!r}, task=task)."
+            )
+            raise
 
 
 def _check_given(folder: Path, task: Task | None, objects: set[str]) -> None:
