@@ -58,7 +58,10 @@ REWARDS: Registry[Reward] = Registry(
 )
 
 RewardSpec = NamedSpec
+"""A reward in a spec."""
+
 MeasureSpec = NamedSpec
+"""A measure in a spec."""
 
 DEFAULT_MEASURES: tuple[NamedSpec, ...] = tuple(NamedSpec(name=name) for name in MEASURES)
 

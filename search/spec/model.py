@@ -39,6 +39,7 @@ A pair is a range, from its lower to its upper limit.
 
 
 AgentSpec = NamedSpec
+"""An agent in a spec."""
 
 
 class FinetuneSpec(TrainingSpec):
