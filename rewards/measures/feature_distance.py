@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EvaluationError, NetworkError
-from .measure import Batch, Measure
-from .taps import Tap
+from .measure import Batch
+from .tapped import TappedMeasure
 
 __all__ = ["FeatureDistance", "linear_cka"]
 
@@ -33,7 +33,7 @@ def linear_cka(cross: Tensor, first: Tensor, second: Tensor) -> float:
     return min(1.0, float(cross.square().sum()) / scale) if scale > 0 else 0.0
 
 
-class FeatureDistance(Measure):
+class FeatureDistance(TappedMeasure):
     """One minus the linear CKA between a candidate's and the dense network's features, in [0, 1].
 
     Features are the input of the last linear layer (of the last convolution in a network without
@@ -46,9 +46,7 @@ class FeatureDistance(Measure):
     name = "feature-distance"
 
     def __init__(self) -> None:
-        self._classifier: str | None = None
         self._dense = torch.empty(0)
-        self._tap: Tap | None = None
         self._features: Tensor | None = None
         self.reset()
 
@@ -58,39 +56,24 @@ class FeatureDistance(Measure):
         self._weights: list[Tensor] = []
         self._features = None
 
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
+    def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
+        """The input of the layer that classifies; see :class:`TappedMeasure`."""
+        return (_classifier(network),), True
+
+    def learn(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
         """Store the dense network's features of all validation images, float32."""
-        self._classifier = _classifier(network)
-        tap = Tap(network, (self._classifier,), True, self._keep)
+        self.listen(network, self.hear)
         parts = []
-        try:
-            with torch.inference_mode():
-                for images in batches:
-                    network(images)
-                    parts.append(self._take())
-        finally:
-            tap.remove()
+        for images in batches:
+            network(images)
+            parts.append(self._take())
         self._dense = torch.cat(parts)
-
-    def attach(self, network: nn.Module) -> None:
-        """Listen to a candidate; see :class:`Measure`.
-
-        Raises:
-            EvaluationError: If ``fit`` was not called.
-        """
-        if self._classifier is None:
-            raise EvaluationError(
-                f"The measure {self.name!r} must be fitted on the dense network before it is "
-                "attached to a candidate."
-            )
-        self.detach()
-        self.reset()
-        self._tap = Tap(network, (self._classifier,), True, self._keep)
 
     def update(self, batch: Batch) -> None:
         """Take in the features of the pass that just ended."""
         self._candidate.append(self._take())
         self._weights.append(batch.weights.float())
+        self.next_pass()
 
     def compute(self) -> dict[str, float]:
         """The distance over all images so far; not-a-number when there were none.
@@ -113,13 +96,8 @@ class FeatureDistance(Measure):
         similarity = linear_cka(dense.T @ candidate, dense.T @ dense, candidate.T @ candidate)
         return {self.name: 1.0 - similarity}
 
-    def detach(self) -> None:
-        """Leave no hook behind."""
-        if self._tap is not None:
-            self._tap.remove()
-            self._tap = None
-
-    def _keep(self, site: str, tensor: Tensor) -> None:
+    def hear(self, site: str, tensor: Tensor) -> None:
+        """Keep the features of this pass; see :class:`TappedMeasure`."""
         features = tensor.float()
         self._features = features.flatten(2).mean(dim=2) if features.ndim > 2 else features.clone()
 
@@ -127,7 +105,7 @@ class FeatureDistance(Measure):
         features, self._features = self._features, None
         if features is None:
             raise EvaluationError(
-                f"The measure {self.name!r} saw no input of the layer {self._classifier!r} during "
+                f"The measure {self.name!r} saw no input of the layer that classifies during "
                 "a forward pass."
             )
         return features

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import EvaluationError, SpecError
-from .measure import Batch, Measure
-from .taps import Tap, pre_activation_modules
+from ...errors import SpecError
+from .measure import Batch
+from .tapped import TappedMeasure
+from .taps import pre_activation_modules
 
 __all__ = ["NeuronEntropy", "state_counts", "state_entropy"]
 
@@ -53,7 +53,7 @@ def state_entropy(counts: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(dim=0) / math.log(2)
 
 
-class NeuronEntropy(Measure):
+class NeuronEntropy(TappedMeasure):
     """Mean over layers of the mean entropy of a layer's neurons, in bits, in [0, 1].
 
     A neuron is a channel: its ON probability is taken over images and positions (NEPENTHE, arXiv
@@ -82,8 +82,6 @@ class NeuronEntropy(Measure):
         self.images = images
         self.grid = grid
         self.guard = guard
-        self._modules: tuple[tuple[str, ...], bool] | None = None
-        self._tap: Tap | None = None
         self.reset()
 
     @property
@@ -96,44 +94,21 @@ class NeuronEntropy(Measure):
         self._seen = 0
         self._counts: dict[str, Tensor] = {}
 
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
-        """Note the dense network's rectifiers; reads no batch."""
-        self._modules = pre_activation_modules(network)
-
-    def attach(self, network: nn.Module) -> None:
-        """Listen to a candidate; see :class:`Measure`.
-
-        Raises:
-            EvaluationError: If ``fit`` was not called.
-        """
-        if self._modules is None:
-            raise EvaluationError(
-                f"The measure {self.name!r} must be fitted on the dense network before it is "
-                "attached to a candidate."
-            )
-        self.detach()
-        self.reset()
-        names, inputs = self._modules
-        self._tap = Tap(network, names, inputs, self._count)
+    def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
+        """What enters the rectifiers; see :class:`TappedMeasure`."""
+        return pre_activation_modules(network)
 
     def update(self, batch: Batch) -> None:
         """Move on to the next images; all counting happened during the forward pass."""
         self._seen += len(batch.outputs)
-        if self._tap is not None:
-            self._tap.next_pass()
-            if self._seen >= self.images:
-                self.detach()
+        self.next_pass()
+        if self._seen >= self.images:
+            self.detach()
 
     def compute(self) -> dict[str, float]:
         """The mean over layers; not-a-number when no image was seen."""
         layers = [self._layer_mean(counts) for counts in self._counts.values()]
         return {self.name: sum(layers) / len(layers) if layers else math.nan}
-
-    def detach(self) -> None:
-        """Leave no hook behind."""
-        if self._tap is not None:
-            self._tap.remove()
-            self._tap = None
 
     def _layer_mean(self, counts: Tensor) -> float:
         entropies = state_entropy(counts)
@@ -142,7 +117,8 @@ class NeuronEntropy(Measure):
         alive = counts[0] > 0
         return float(entropies[alive].mean()) if alive.any() else 1.0
 
-    def _count(self, site: str, tensor: Tensor) -> None:
+    def hear(self, site: str, tensor: Tensor) -> None:
+        """Count the states of a layer's neurons; see :class:`TappedMeasure`."""
         left = self.images - self._seen
         if left <= 0:
             return

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ...errors import EvaluationError, SpecError
 from . import histograms
-from .measure import Batch, Measure
-from .taps import Tap, activation_modules
+from .measure import Batch
+from .tapped import TappedMeasure
+from .taps import activation_modules
 
 __all__ = ["SpatialEntropy", "SpatialEntropy256"]
 
@@ -23,7 +24,7 @@ _MOST_BINS_PER_CHANNEL = 32
 _MOST_CELLS_AT_ONCE = 1 << 23
 
 
-class SpatialEntropy(Measure):
+class SpatialEntropy(TappedMeasure):
     """How unpredictable activations are from their neighbours.
 
     Mean over the two neighbour directions, then over the maps of a layer, then over layers. Layers
@@ -92,9 +93,7 @@ class SpatialEntropy(Measure):
         self.grid = grid if map == "channel" and pool == "batch" else 0
         self.guard = guard
         self.column = column or self.name
-        self._modules: tuple[str, ...] | None = None
         self._ranges: dict[str, tuple[float, float]] = {}
-        self._tap: Tap | None = None
         self.reset()
 
     @property
@@ -113,51 +112,33 @@ class SpatialEntropy(Measure):
         self._tables: dict[str, Tensor] = {}
         self._values: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
-        """Find each layer's range on the first images; see :class:`Measure`."""
-        self._modules = activation_modules(network)
+    def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
+        """The outputs of rectifiers; see :class:`TappedMeasure`."""
+        return activation_modules(network), False
+
+    def learn(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Find each layer's range on the first images; see :class:`TappedMeasure`."""
         self._ranges = {}
-        tap = Tap(network, self._modules, False, self._widen)
-        try:
-            self._seen = 0
-            with torch.inference_mode():
-                for images in batches:
-                    network(images[: self.images - self._seen])
-                    tap.next_pass()
-                    self._seen += len(images)
-                    if self._seen >= self.images:
-                        break
-        finally:
-            tap.remove()
-            self.reset()
+        self._seen = 0
+        self.listen(network, self._widen)
+        for images in batches:
+            network(images[: self.images - self._seen])
+            self.next_pass()
+            self._seen += len(images)
+            if self._seen >= self.images:
+                break
         if not self._ranges:
             raise EvaluationError(
                 f"The measure {self.name!r} found no activation map of at least "
                 f"{_SMALLEST_MAP}x{_SMALLEST_MAP}; leave it out for this network."
             )
 
-    def attach(self, network: nn.Module) -> None:
-        """Listen to a candidate; see :class:`Measure`.
-
-        Raises:
-            EvaluationError: If ``fit`` was not called.
-        """
-        if self._modules is None:
-            raise EvaluationError(
-                f"The measure {self.name!r} must be fitted on the dense network before it is "
-                "attached to a candidate."
-            )
-        self.detach()
-        self.reset()
-        self._tap = Tap(network, self._modules, False, self._count)
-
     def update(self, batch: Batch) -> None:
         """Move on to the next images; all counting happened during the forward pass."""
         self._seen += len(batch.outputs)
-        if self._tap is not None:
-            self._tap.next_pass()
-            if self._seen >= self.images:
-                self.detach()
+        self.next_pass()
+        if self._seen >= self.images:
+            self.detach()
 
     def compute(self) -> dict[str, float]:
         """The mean over layers; not-a-number when no image was seen."""
@@ -166,12 +147,6 @@ class SpatialEntropy(Measure):
             values, alive = (torch.cat(part) for part in zip(*parts, strict=True))
             layers.append(self._layer_mean(values, alive))
         return {self.column: sum(layers) / len(layers) if layers else math.nan}
-
-    def detach(self) -> None:
-        """Leave no hook behind."""
-        if self._tap is not None:
-            self._tap.remove()
-            self._tap = None
 
     def _maps(self, tensor: Tensor) -> Tensor | None:
         """The maps ``[n, C or 1, H, W]`` of the images still to be looked at, if there are any."""
@@ -198,7 +173,8 @@ class SpatialEntropy(Measure):
             known = self._ranges.get(site, (low, high))
             self._ranges[site] = (min(low, known[0]), max(high, known[1]))
 
-    def _count(self, site: str, tensor: Tensor) -> None:
+    def hear(self, site: str, tensor: Tensor) -> None:
+        """Count pairs of levels in a layer's maps; see :class:`TappedMeasure`."""
         maps = self._maps(tensor)
         if maps is None or site not in self._ranges:
             return
