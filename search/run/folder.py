@@ -22,8 +22,9 @@ from .machine import describe_environment
 
 Status = Literal["running", "interrupted", "failed", "finished"]
 
-# Raised when a newer layout cannot be read by an older prunetune.
-FORMAT = 1
+# Raised when a newer layout cannot be read by an older prunetune. In 1 the candidates of records,
+# histories and summaries are named ``widths``; they are still read.
+FORMAT = 2
 
 MARKER = "prunetune-run.json"
 _LOCK = ".lock"
@@ -331,6 +332,18 @@ class RunFolder:
         if not isinstance(value, dict):
             raise RunFolderError(f"The file {path} is not a JSON object; restore it from a copy.")
         return value
+
+    def raise_format(self) -> None:
+        """Mark a run as one of today's layout, before anything is written in it.
+
+        An older prunetune then refuses the run, because it could read only a part of it.
+
+        Raises:
+            RunFolderError: If the mark cannot be read or written.
+        """
+        marker = self.read_json(MARKER)
+        if int(marker["format"]) < FORMAT:
+            self.write_json(MARKER, {**marker, "format": FORMAT, "prunetune": __version__})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

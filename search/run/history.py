@@ -157,7 +157,8 @@ def _candidate(row: Mapping[str, object]) -> Asked:
         if name.startswith(_COST_PREFIX) and value is not None
     }
     return Asked(
-        candidate=tuple(values["candidate"]),  # type: ignore[arg-type]
+        # prunetune 0.1.0 knew only candidates that are widths, and named the column so.
+        candidate=tuple(values["candidate" if "candidate" in values else "widths"]),  # type: ignore[arg-type]
         reward=values["reward"],  # type: ignore[arg-type]
         costs=costs,  # type: ignore[arg-type]
         feasible=values["feasible"],  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 A folder of parquet files that are written once and never changed. Each write adds a small file;
 a thread merges small files into larger ones, level by level, so that a million evaluations are a
-few files. A row is unique by its key and its widths: rows that are there twice (after a crash
+few files. A row is unique by its key and its candidate: rows that are there twice (after a crash
 between a merge and the removal of what was merged) are equal, and count once.
 """
 
@@ -46,7 +46,7 @@ _CORRUPT = ".corrupt"
 
 @dataclass(frozen=True)
 class RecordKey:
-    """What an evaluation depends on besides its widths; a record never mixes them up.
+    """What an evaluation depends on besides its candidate; a record never mixes them up.
 
     Attributes:
         task: Digest of the network's weights and of the data splits.
@@ -220,8 +220,8 @@ def read_record(folder: Path | str) -> pa.Table:
         folder: ``RUN/evaluations``.
 
     Returns:
-        One row per evaluation: the columns of `RecordKey`, ``widths`` (list of int32), ``seconds``,
-        ``error`` (null where there is none), ``measures.NAME``, ``costs.NAME`` and
+        One row per evaluation: the columns of `RecordKey`, ``candidate`` (list of int32),
+        ``seconds``, ``error`` (null where there is none), ``measures.NAME``, ``costs.NAME`` and
         ``standard_errors.NAME`` (float64, null where that evaluation lacks it). Damaged files are
         left out with a warning.
     """
@@ -270,7 +270,11 @@ def _read_part(path: Path) -> pa.Table:
     match = _NAME.fullmatch(path.name)
     if match is None or int(match.group(2), 16) != zlib.crc32(content):
         raise _DamagedError(path)
-    return pq.read_table(pa.BufferReader(content))
+    table = pq.read_table(pa.BufferReader(content))
+    # prunetune 0.1.0 knew only candidates that are widths, and named the column so.
+    return table.rename_columns(
+        ["candidate" if name == "widths" else name for name in table.column_names]
+    )
 
 
 def _to_table(key: RecordKey, evaluations: Sequence[Evaluation]) -> pa.Table:
@@ -300,7 +304,7 @@ def _only(key: RecordKey, table: pa.Table) -> pa.Table:
 
 
 def _unique(table: pa.Table) -> pa.Table:
-    """One row per key and widths: the first one that was not lost, if there is any."""
+    """One row per key and candidate: the first one that was not lost, if there is any."""
     identities = _identities(table.column("candidate"))
     code = np.zeros(table.num_rows, dtype=np.int64)
     for name in _KEY_COLUMNS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from .folder import RunFolder
 
@@ -69,11 +69,11 @@ class Best(_Part):
         seed: Of the agent.
         evaluations: Candidates that the search asked for.
         feasible_candidates: How many of them kept all budgets.
-        finalists: Candidate of the candidates that were fully repaired, one of which is the best.
+        finalists: Candidates that were fully repaired, one of which is the best.
         stopped: Whether the comparison stopped it as hopeless.
         error: Why it ended early, or without a network.
         feasible: Whether the network keeps every budget.
-        widths: Units kept per channel group.
+        candidate: One whole number per decision; prunetune 0.1.0 wrote it as ``widths``.
         costs: Fractions of the dense network's cost, as the search knew them.
         measured: What budgets limit and only measurements tell, on the network as delivered:
             latency in seconds, activation memory in bytes, the user's own costs in their units.
@@ -102,7 +102,9 @@ class Best(_Part):
     stopped: bool = False
     error: str | None = None
     feasible: bool = False
-    candidate: tuple[int, ...] | None = None
+    candidate: tuple[int, ...] | None = Field(
+        default=None, validation_alias=AliasChoices("candidate", "widths")
+    )
     costs: dict[str, float] | None = None
     measured: dict[str, float] = Field(default_factory=dict)
     flops: int | None = None
@@ -165,11 +167,12 @@ class Summary(_Part):
 
 
 def write_summary(folder: RunFolder, summary: Summary) -> None:
-    """Write ``summary.json`` atomically.
+    """Write ``summary.json`` atomically; the folder gets today's layout with it.
 
     Raises:
         RunFolderError: If it cannot be written.
     """
+    folder.raise_format()
     folder.write_json("summary.json", summary.model_dump(mode="json"))
 
 
