@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,19 +13,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import NetworkError
-from .zoo.shortcut import PadShortcut
+from .layers import adapter_of
 
 __all__ = [
     "CountUses",
     "LayerCall",
     "count_flops",
-    "is_depthwise",
     "map_size",
     "norms_after",
     "record_layer_calls",
 ]
-
-_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, PadShortcut)
 
 
 @dataclass(frozen=True)
@@ -53,22 +49,13 @@ def map_size(layer: nn.Module, values: Tensor) -> tuple[int, int]:
     """Height and width of the map that a layer reads or writes; (1, 1) where there is no map.
 
     Args:
-        layer: Any layer.
+        layer: Any layer with an adapter.
         values: Its input or output, [n, C, H, W] or [n, C]; of a linear layer [n, ..., C], all of
             whose positions count as height.
     """
-    if isinstance(layer, nn.Linear):
-        return math.prod(values.shape[1:-1]), 1
-    return (int(values.shape[2]), int(values.shape[3])) if values.dim() == 4 else (1, 1)
-
-
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether a convolution filters every channel by itself, one output each."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.groups > 1
-        and module.groups == module.in_channels == module.out_channels
-    )
+    adapter = adapter_of(layer)
+    assert adapter is not None
+    return adapter.map_size(values)
 
 
 def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
@@ -94,7 +81,7 @@ def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerC
         )
 
     handles = [
-        module.register_forward_hook(record) for module in names if isinstance(module, _LAYERS)
+        module.register_forward_hook(record) for module in names if adapter_of(module) is not None
     ]
     try:
         with torch.inference_mode():
@@ -140,11 +127,14 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     pairs: dict[str, str] = {}
     calls: Counter[str] = Counter()
     names = {module: name for name, module in network.named_modules()}
+    adapters = {module: adapter_of(module) for module in names}
+    averaging = {module for module, adapter in adapters.items() if adapter and adapter.averages}
+    weighted = {module for module, adapter in adapters.items() if adapter and adapter.multiplies}
     uses = CountUses()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[names[module]] += 1
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if module in averaging:
             source = produced.get(id(inputs[0]))
             if source is not None and module.running_mean is not None:
                 pairs[source[0]] = names[module]
@@ -153,11 +143,7 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
             produced[id(output)] = (names[module], output)
             uses.of[id(output)] = 0
 
-    handles = [
-        module.register_forward_hook(record)
-        for module in names
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d))
-    ]
+    handles = [module.register_forward_hook(record) for module in averaging | weighted]
     try:
         with torch.inference_mode(), uses:
             network(example_input)

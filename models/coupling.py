@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from ..errors import NetworkError
-from .calls import LayerCall, count_flops, is_depthwise, record_layer_calls
-from .costs.tables import GroupInfo, LayerInfo, LayerKind, Share, Structure
+from .calls import LayerCall, count_flops, record_layer_calls
+from .costs.tables import GroupInfo, LayerInfo, Share, Structure
 from .groups import Axis, ChannelGroup, ChannelGroups, Member
+from .layers import LayerFacts, adapter_of
 from .reductions.channels import ignore_removed, slim
 from .zoo.shortcut import PadShortcut
 
@@ -26,6 +27,8 @@ __all__ = ["GroupScope", "trace_channel_groups"]
 GroupScope = Literal["inner", "all"]
 """``inner``: groups that one layer produces; ``all``: also residual streams, which several
 layers add to."""
+
+_WEIGHTED = (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR)
 
 
 def trace_channel_groups(
@@ -97,7 +100,7 @@ def _coupled_channels(
             names[item.dep.target.module]
             for item in raw
             if graph.is_out_channel_pruning_fn(item.dep.handler)
-            and isinstance(item.dep.target.module, nn.Conv2d | nn.Linear)
+            and item.dep.target.type in _WEIGHTED
             and not isinstance(network.get_submodule(names[item.dep.target.module]), PadShortcut)
         ]
         if not producers or any(item.dep.target.type == OPTYPE.PARAMETER for item in raw):
@@ -150,9 +153,8 @@ def _read_group(
             continue
         layer = names[module]
         original = network.get_submodule(layer)
-        if not isinstance(
-            original, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, PadShortcut)
-        ):
+        adapter = adapter_of(original)
+        if adapter is None:
             return f"it runs through {layer}, a {type(original).__name__}"
         if layer not in called_once:
             return f"it runs through {layer}, which the network uses more than once"
@@ -164,10 +166,11 @@ def _read_group(
             return f"its channels reach {layer} unevenly"
         member = Member(layer, "out" if is_out else "in", np.array(channels, dtype=np.int64))
         members.append(member)
-        if isinstance(original, nn.Conv2d) and original.groups > 1 and not is_depthwise(original):
+        facts = adapter.facts(original)
+        if facts is not None and facts.groups > 1:
             if not np.array_equal(member.channels[:, 0], np.arange(size)):
                 return f"its channels are reordered before the grouped convolution {layer}"
-            folds.add(original.groups)
+            folds.add(facts.groups)
     members.sort(key=lambda member: order[member.layer])
     if len(folds) > 1:
         return "it runs through grouped convolutions of different group counts"
@@ -186,14 +189,8 @@ def _fold(member: Member, fold: int) -> Member:
 
 def _is_stream(group: ChannelGroup, network: nn.Module) -> bool:
     modules = [network.get_submodule(member.layer) for member in group.producers()]
-    return (
-        sum(
-            isinstance(module, PadShortcut | nn.Linear)
-            or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
-            for module in modules
-        )
-        > 1
-    )
+    adapters = [(adapter_of(module), module) for module in modules]
+    return sum(bool(adapter and adapter.makes_channels(layer)) for adapter, layer in adapters) > 1
 
 
 def _is_sound(network: nn.Module, example_input: Tensor, group: ChannelGroup) -> bool:
@@ -239,15 +236,18 @@ def _tabulate(
     layers = []
     for call in calls:
         module = network.get_submodule(call.name)
-        if isinstance(module, PadShortcut):
+        adapter = adapter_of(module)
+        facts = None if adapter is None else adapter.facts(module)
+        if adapter is None or facts is None:
             continue
         for sizes in zip(call.input_sizes, call.output_sizes, strict=True):
-            layers.append(_layer_info(module, call.name, *sizes, shares, groups))
-    channels, height, width = example_input.shape[1:]
+            channels = adapter.channels(module)
+            layers.append(_layer_info(call.name, facts, channels, *sizes, shares, groups))
+    planes, height, width = example_input.shape[1:]
     listed = Structure(
         groups=tuple(GroupInfo(group.name, group.size) for group in groups),
         layers=tuple(layers),
-        input_shape=(int(channels), int(height), int(width)),
+        input_shape=(int(planes), int(height), int(width)),
     )
     # What the table does not list, or lists twice, touches no group, so it is constant.
     return replace(
@@ -258,48 +258,30 @@ def _tabulate(
 
 
 def _layer_info(
-    module: nn.Module,
     name: str,
+    facts: LayerFacts,
+    channels: tuple[int, int],
     input_size: tuple[int, int],
     output_size: tuple[int, int],
     shares: dict[tuple[str, Axis], list[tuple[int, int]]],
     groups: Sequence[ChannelGroup],
 ) -> LayerInfo:
-    kind: LayerKind
-    kernel, stride, convolution_groups = (1, 1), 1, 1
-    if isinstance(module, nn.Conv2d):
-        kind = "depthwise" if is_depthwise(module) else "conv"
-        inputs, outputs = module.in_channels, module.out_channels
-        kernel = (module.kernel_size[0], module.kernel_size[1])
-        stride = int(module.stride[0])
-        convolution_groups = 1 if kind == "depthwise" else module.groups
-        bias = module.bias is not None
-    elif isinstance(module, nn.Linear):
-        kind, inputs, outputs = "linear", module.in_features, module.out_features
-        bias = module.bias is not None
-    else:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        kind, inputs, outputs, bias = (
-            "norm",
-            module.num_features,
-            module.num_features,
-            module.affine,
-        )
+    outputs, inputs = channels
     read: Share = tuple(shares.get((name, "in"), ()))
     written: Share = tuple(shares.get((name, "out"), ()))
-    if kind in ("depthwise", "norm"):
+    if facts.kind in ("depthwise", "norm"):
         read = written
     return LayerInfo(
         name=name,
-        kind=kind,
+        kind=facts.kind,
         inputs=read,
         fixed_inputs=inputs - sum(groups[group].size * per_unit for group, per_unit in read),
         outputs=written,
         fixed_outputs=outputs - sum(groups[group].size * per_unit for group, per_unit in written),
-        kernel=kernel,
-        stride=stride,
+        kernel=facts.kernel,
+        stride=facts.stride,
         input_size=input_size,
         output_size=output_size,
-        groups=convolution_groups,
-        bias=bias,
+        groups=facts.groups,
+        bias=facts.bias,
     )

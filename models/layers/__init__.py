@@ -1,1 +1,24 @@
-"""Layer adapters: what there is to know about one kind of layer, one file each."""
+"""Layer adapters: what there is to know about one kind of layer, one file each.
+
+Importing a file registers its adapter, so a new kind of layer is a new file and a line here.
+"""
+
+from __future__ import annotations
+
+from .adapter import LayerAdapter, LayerFacts, adapter_of, own_copy
+from .batchnorm import BatchNormAdapter
+from .convolution import ConvolutionAdapter, is_depthwise
+from .linear import LinearAdapter
+from .pad_shortcut import PadShortcutAdapter
+
+__all__ = [
+    "BatchNormAdapter",
+    "ConvolutionAdapter",
+    "LayerAdapter",
+    "LayerFacts",
+    "LinearAdapter",
+    "PadShortcutAdapter",
+    "adapter_of",
+    "is_depthwise",
+    "own_copy",
+]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batchnorm import estimating_statistics
-from ..calls import is_depthwise
+from ..layers import is_depthwise
 from ..reductions.channels import KeptChannels
 from .patches import Sites, channels_at, layer_patches
 from .ridge import RidgeRegression

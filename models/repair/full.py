@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..calls import is_depthwise, norms_after
+from ..calls import norms_after
 from ..inference.folding import cast_network
+from ..layers import is_depthwise
 from ..reductions.channels import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
 from .patches import channels_at, patches_by_position

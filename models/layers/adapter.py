@@ -1,0 +1,143 @@
+"""What there is to know about one kind of layer, and where to look it up."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..costs.tables import LayerKind
+
+__all__ = ["Channels", "LayerAdapter", "LayerFacts", "adapter_of", "own_copy", "register"]
+
+Channels = NDArray[np.int64]
+"""Channels of one side of a layer, ascending int64."""
+
+AnyLayer = TypeVar("AnyLayer", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What a cost table says of a layer besides its channels and map sizes.
+
+    Attributes:
+        kind: Convolution, depthwise convolution, linear or normalisation layer.
+        kernel: Kernel height and width; (1, 1) where there is no kernel.
+        stride: Stride along the height; 1 where there is none.
+        groups: Convolution groups; 1 for a depthwise convolution, whose kind says it all.
+        bias: Whether it has a bias (for a normalisation layer: whether it has an affine map).
+    """
+
+    kind: LayerKind
+    bias: bool
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    groups: int = 1
+
+
+class LayerAdapter(ABC, Generic[AnyLayer]):
+    """Everything that pruning needs to know about one kind of layer.
+
+    An adapter has no state: it is given the layer. It serves layers of exactly the types that it
+    is registered for, because a subclass may compute something else in its forward pass.
+
+    Attributes:
+        multiplies: Whether outputs are weighted sums of inputs, with a matrix ``weight``
+            [outputs, inputs, ...] and a ``bias`` that may be None. Repair refits such layers.
+        averages: Whether it normalises with running statistics, so that it is a fixed affine map
+            that can be folded into the layer before it.
+    """
+
+    multiplies: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+
+    @abstractmethod
+    def channels(self, layer: AnyLayer) -> tuple[int, int]:
+        """Channels that the layer writes and reads."""
+
+    @abstractmethod
+    def facts(self, layer: AnyLayer) -> LayerFacts | None:
+        """The layer's row of a cost table; None if it costs nothing."""
+
+    @abstractmethod
+    def slim(self, layer: AnyLayer, outputs: Channels | None, inputs: Channels | None) -> nn.Module:
+        """A physically smaller copy.
+
+        Args:
+            layer: The layer; it is not changed, and shares no tensor that training changes.
+            outputs: Channels to write that stay; None for all.
+            inputs: Channels to read that stay; None for all.
+        """
+
+    def ignore(self, layer: AnyLayer, outputs: Channels | None, inputs: Channels | None) -> None:
+        """Make a full-size layer ignore channels, in place, for the slow oracle of slimming.
+
+        Most layers have to do so where they read channels, and write each channel from its own.
+
+        Args:
+            layer: The layer.
+            outputs: Channels to write that are removed; None for none.
+            inputs: Channels to read that are removed; None for none.
+        """
+
+    def makes_channels(self, layer: AnyLayer) -> bool:
+        """Whether each output may read every input, so that its channels begin here."""
+        return self.multiplies
+
+    def map_size(self, values: Tensor) -> tuple[int, int]:
+        """Height and width of the map that the layer reads or writes.
+
+        Args:
+            values: Its input or output, [n, C, H, W] or [n, C].
+
+        Returns:
+            (1, 1) where there is no map.
+        """
+        return (int(values.shape[2]), int(values.shape[3])) if values.dim() == 4 else (1, 1)
+
+
+_ADAPTERS: dict[type[nn.Module], LayerAdapter[Any]] = {}
+
+
+def register(layer: type[nn.Module], adapter: LayerAdapter[Any]) -> None:
+    """Let an adapter serve a kind of layer.
+
+    Args:
+        layer: The type; its subclasses are not served.
+        adapter: Its adapter.
+    """
+    _ADAPTERS[layer] = adapter
+
+
+def adapter_of(layer: nn.Module) -> LayerAdapter[Any] | None:
+    """The adapter of a layer's exact type; None where pruning must leave the layer alone."""
+    return _ADAPTERS.get(type(layer))
+
+
+def own_copy(layer: AnyLayer, outputs: Channels | None = None) -> AnyLayer:
+    """A copy with parameters and buffers of its own, or with some of their entries.
+
+    Args:
+        layer: Any layer without children.
+        outputs: Entries along the first axis that stay; None for all.
+    """
+    index = None if outputs is None else torch.from_numpy(outputs)
+
+    def part(values: Tensor) -> Tensor:
+        return values[index] if index is not None and values.dim() else values.clone()
+
+    duplicate = copy.copy(layer)
+    duplicate._parameters = {
+        key: None if value is None else nn.Parameter(part(value.detach()), requires_grad=False)
+        for key, value in layer._parameters.items()
+    }
+    duplicate._buffers = {
+        key: None if value is None else part(value) for key, value in layer._buffers.items()
+    }
+    return duplicate

@@ -1,0 +1,74 @@
+"""Convolutions of images, grouped and depthwise ones too."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from .adapter import Channels, LayerAdapter, LayerFacts, register
+from .weighted import slim_weights
+
+__all__ = ["ConvolutionAdapter", "is_depthwise"]
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a convolution filters every channel by itself, one output each."""
+    return (
+        type(module) is nn.Conv2d
+        and module.groups > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+class ConvolutionAdapter(LayerAdapter[nn.Conv2d]):
+    """Of any kernel, stride, padding, dilation and grouping."""
+
+    multiplies = True
+
+    def channels(self, layer: nn.Conv2d) -> tuple[int, int]:
+        """Output and input channels, over all convolution groups."""
+        return layer.out_channels, layer.in_channels
+
+    def facts(self, layer: nn.Conv2d) -> LayerFacts:
+        """Its row of a cost table."""
+        depthwise = is_depthwise(layer)
+        return LayerFacts(
+            kind="depthwise" if depthwise else "conv",
+            kernel=(layer.kernel_size[0], layer.kernel_size[1]),
+            stride=int(layer.stride[0]),
+            groups=1 if depthwise else layer.groups,
+            bias=layer.bias is not None,
+        )
+
+    def slim(
+        self, layer: nn.Conv2d, outputs: Channels | None, inputs: Channels | None
+    ) -> nn.Conv2d:
+        """A convolution of fewer channels, in as many groups unless it is depthwise."""
+        columns = None if inputs is None else _within_group(layer, inputs)
+        slimmed = slim_weights(layer, outputs, columns)
+        slimmed.out_channels = slimmed.weight.shape[0]
+        if is_depthwise(layer):
+            slimmed.groups = slimmed.out_channels
+        slimmed.in_channels = slimmed.weight.shape[1] * slimmed.groups
+        return slimmed
+
+    def ignore(self, layer: nn.Conv2d, outputs: Channels | None, inputs: Channels | None) -> None:
+        """Zero the weights of inputs that are removed."""
+        if inputs is not None:
+            with torch.no_grad():
+                layer.weight[:, _within_group(layer, inputs)] = 0
+
+    def makes_channels(self, layer: nn.Conv2d) -> bool:
+        """True, but for a depthwise convolution."""
+        return not is_depthwise(layer)
+
+
+def _within_group(layer: nn.Conv2d, channels: Channels) -> Channels:
+    """Input channels as indices of the weight's second axis, the same in every group."""
+    if layer.groups > 1:
+        return np.unique(channels % (layer.in_channels // layer.groups))
+    return channels
+
+
+register(nn.Conv2d, ConvolutionAdapter())

@@ -1,0 +1,48 @@
+"""Linear layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Channels, LayerAdapter, LayerFacts, register
+from .weighted import slim_weights
+
+__all__ = ["LinearAdapter"]
+
+
+class LinearAdapter(LayerAdapter[nn.Linear]):
+    """Applied to vectors, or at every position of [n, ..., C]."""
+
+    multiplies = True
+
+    def channels(self, layer: nn.Linear) -> tuple[int, int]:
+        """Output and input features."""
+        return layer.out_features, layer.in_features
+
+    def facts(self, layer: nn.Linear) -> LayerFacts:
+        """Its row of a cost table."""
+        return LayerFacts(kind="linear", bias=layer.bias is not None)
+
+    def slim(
+        self, layer: nn.Linear, outputs: Channels | None, inputs: Channels | None
+    ) -> nn.Linear:
+        """A linear layer of fewer features."""
+        slimmed = slim_weights(layer, outputs, inputs)
+        slimmed.out_features, slimmed.in_features = slimmed.weight.shape
+        return slimmed
+
+    def ignore(self, layer: nn.Linear, outputs: Channels | None, inputs: Channels | None) -> None:
+        """Zero the weights of inputs that are removed."""
+        if inputs is not None:
+            with torch.no_grad():
+                layer.weight[:, inputs] = 0
+
+    def map_size(self, values: Tensor) -> tuple[int, int]:
+        """All positions of ``values`` [n, ..., C] count as height."""
+        return math.prod(values.shape[1:-1]), 1
+
+
+register(nn.Linear, LinearAdapter())
