@@ -24,7 +24,7 @@ _FIRST = _GUIDE / "get-started.md"
 _PAGES = sorted(page for page in _GUIDE.glob("*.md") if page.name not in ("README.md",))
 _RUN = [page for page in _PAGES if any(commands(page)) and page != _FIRST]
 # The same commands, with fewer candidates and less training.
-_SMALLER = ["evaluations=32", "compare.seeds=1", "finalists=1", "finetune.epochs=0"]
+_SMALLER = ["evaluations=40", "compare.seeds=1", "finalists=1", "finetune.epochs=0"]
 _SMALLER += ["task.validation=200", "task.training.epochs=10"]
 
 
