@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import NetworkError
-from .layers import adapter_of
+from .layers import adapter_of, averages, multiplies
 
 __all__ = [
     "CountUses",
@@ -127,14 +127,11 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     pairs: dict[str, str] = {}
     calls: Counter[str] = Counter()
     names = {module: name for name, module in network.named_modules()}
-    adapters = {module: adapter_of(module) for module in names}
-    averaging = {module for module, adapter in adapters.items() if adapter and adapter.averages}
-    weighted = {module for module, adapter in adapters.items() if adapter and adapter.multiplies}
     uses = CountUses()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[names[module]] += 1
-        if module in averaging:
+        if averages(module):
             source = produced.get(id(inputs[0]))
             if source is not None and module.running_mean is not None:
                 pairs[source[0]] = names[module]
@@ -143,7 +140,11 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
             produced[id(output)] = (names[module], output)
             uses.of[id(output)] = 0
 
-    handles = [module.register_forward_hook(record) for module in averaging | weighted]
+    handles = [
+        module.register_forward_hook(record)
+        for module in names
+        if multiplies(module) or averages(module)
+    ]
     try:
         with torch.inference_mode(), uses:
             network(example_input)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..layers import averages
 from ..reductions.channels import shallow_copy
 
 __all__ = ["Precision", "cast_network", "fold_batchnorm", "place_images", "resolve_precision"]
@@ -38,6 +39,9 @@ def cast_network(
 ) -> nn.Module:
     """A copy with its weights in another precision, channels last; BatchNorm stays in float32.
 
+    PyTorch's own BatchNorm reads bf16 beside float32 statistics. A subclass of it may not, so it is
+    cast like any other layer.
+
     Args:
         network: Any network; it is not changed.
         precision: Of all floating-point parameters and buffers but those of BatchNorm.
@@ -48,8 +52,7 @@ def cast_network(
     def cast(name: str, module: nn.Module) -> nn.Module | None:
         if not module._parameters and not module._buffers:
             return None
-        normalises = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        chosen = torch.float32 if normalises else dtype
+        chosen = torch.float32 if averages(module) else dtype
         duplicate = copy.copy(module)
         duplicate._parameters = {
             key: None

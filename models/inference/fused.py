@@ -230,7 +230,7 @@ def _widened(weight: Tensor, bias: Tensor | None, pixels: int) -> tuple[Tensor, 
 def _is_fusible(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     layer = modules.get(str(node.target)) if node.op == "call_module" else None
     return (
-        isinstance(layer, nn.Conv2d)
+        type(layer) is nn.Conv2d
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and sum(other.target == node.target for other in node.graph.nodes) == 1
@@ -283,7 +283,7 @@ def _is_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 def _drop_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     for node in list(graph.nodes):
-        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
+        if node.op == "call_module" and type(modules[str(node.target)]) is nn.Identity:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 

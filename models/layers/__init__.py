@@ -5,7 +5,7 @@ Importing a file registers its adapter, so a new kind of layer is a new file and
 
 from __future__ import annotations
 
-from .adapter import LayerAdapter, LayerFacts, adapter_of, own_copy
+from .adapter import LayerAdapter, LayerFacts, adapter_of, averages, multiplies, own_copy
 from .batchnorm import BatchNormAdapter
 from .convolution import ConvolutionAdapter, is_depthwise
 from .linear import LinearAdapter
@@ -19,6 +19,8 @@ __all__ = [
     "LinearAdapter",
     "PadShortcutAdapter",
     "adapter_of",
+    "averages",
     "is_depthwise",
+    "multiplies",
     "own_copy",
 ]

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from ..costs.tables import LayerKind
 
-__all__ = ["Channels", "LayerAdapter", "LayerFacts", "adapter_of", "own_copy", "register"]
+__all__ = [
+    "Channels",
+    "LayerAdapter",
+    "LayerFacts",
+    "adapter_of",
+    "averages",
+    "multiplies",
+    "own_copy",
+    "register",
+]
 
 Channels = NDArray[np.int64]
 """Channels of one side of a layer, ascending int64."""
@@ -118,6 +127,18 @@ def register(layer: type[nn.Module], adapter: LayerAdapter[Any]) -> None:
 def adapter_of(layer: nn.Module) -> LayerAdapter[Any] | None:
     """The adapter of a layer's exact type; None where pruning must leave the layer alone."""
     return _ADAPTERS.get(type(layer))
+
+
+def multiplies(layer: nn.Module) -> bool:
+    """Whether a layer is exactly what :attr:`LayerAdapter.multiplies` says."""
+    adapter = adapter_of(layer)
+    return adapter is not None and adapter.multiplies
+
+
+def averages(layer: nn.Module) -> bool:
+    """Whether a layer is exactly what :attr:`LayerAdapter.averages` says."""
+    adapter = adapter_of(layer)
+    return adapter is not None and adapter.averages
 
 
 def own_copy(layer: AnyLayer, outputs: Channels | None = None) -> AnyLayer:

@@ -57,7 +57,7 @@ class Alignment:
         self._norms = {
             layer: norm
             for layer, norm in norms.items()
-            if isinstance(network.get_submodule(layer), nn.Conv2d)
+            if type(network.get_submodule(layer)) is nn.Conv2d
             and not is_depthwise(network.get_submodule(layer))
             and _is_affine(network.get_submodule(norm))
         }
@@ -192,7 +192,7 @@ def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
             lambda module, inputs, output, name=name: outputs.__setitem__(name, output)
         )
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
+        if type(module) is nn.Linear
     ]
     try:
         with torch.inference_mode():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..calls import norms_after
 from ..inference.folding import cast_network
-from ..layers import is_depthwise
+from ..layers import is_depthwise, multiplies
 from ..reductions.channels import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
 from .patches import channels_at, patches_by_position
@@ -100,8 +100,7 @@ class FullRepair:
         layers = [
             name
             for name, module in network.named_modules()
-            if isinstance(module, nn.Linear)
-            or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
+            if multiplies(module) and not is_depthwise(module)
         ]
         rows = max(effort.rows, effort.rows_per_image * len(images))
         self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from ..layers import multiplies
 from ..symbolic import trace
 
 __all__ = ["Segment", "cut_network"]
@@ -96,7 +97,7 @@ def _layers(nodes: Sequence[fx.Node], modules: dict[str, nn.Module]) -> tuple[st
     return tuple(
         str(node.target)
         for node in nodes
-        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Conv2d | nn.Linear)
+        if node.op == "call_module" and multiplies(modules[str(node.target)])
     )
 
 
