@@ -29,9 +29,19 @@ from ._live import is_live, live_name, live_object
 from ._parameters import Keywords, read_value
 from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
 
-__all__ = ["NamedSpec", "Registry", "is_reference", "nearest", "pick", "resolve"]
+__all__ = [
+    "NamedSpec",
+    "Registry",
+    "is_reference",
+    "nearest",
+    "pick",
+    "resolve",
+    "user_modules",
+]
 
 T = TypeVar("T")
+
+_USER_PREFIX = "_prunetune_user_"
 
 
 class NamedSpec(BaseModel):
@@ -324,6 +334,11 @@ def _live(reference: str, kind: str) -> Any:
         ) from error
 
 
+def user_modules() -> list[ModuleType]:
+    """The user's own files that were imported in this process."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+
+
 def _module_from_file(path: Path) -> ModuleType:
     resolved = path.expanduser().resolve()
     if not resolved.is_file():
@@ -331,7 +346,7 @@ def _module_from_file(path: Path) -> ModuleType:
     # The name is a function of the path so that objects from the file pickle between processes
     # that both resolved it, and two files of one name do not shadow each other.
     digest = hashlib.sha256(str(resolved).encode()).hexdigest()[:12]
-    name = f"_prunetune_user_{resolved.stem}_{digest}"
+    name = f"{_USER_PREFIX}{resolved.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, resolved)

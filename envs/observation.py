@@ -35,18 +35,14 @@ uniform.
 """
 
 
-def group_features(
-    structure: Structure, sensitivity: NDArray[np.float64] | None = None
-) -> NDArray[np.float32]:
+def group_features(structure: Structure) -> NDArray[np.float32]:
     """Static features of every group.
 
     Args:
         structure: Tables of the network.
-        sensitivity: Further features per group, shape [G, F], finite, in any scale; for example
-            how much the loss grows when the group is narrowed.
 
     Returns:
-        float32 of shape [G, len(GROUP_FEATURES) + F], every column scaled to [0, 1]: shares as
+        float32 of shape [G, len(GROUP_FEATURES)], every column scaled to [0, 1]: shares as
         they are, everything else min-max over the groups, as AMC does (He et al. 2018).
     """
     count = len(structure.groups)
@@ -76,8 +72,6 @@ def group_features(
         indices = sorted(touched)
         shares.append([layer_flops[indices].sum(), layer_params[indices].sum()])
     columns = [_min_max(np.array(scaled, dtype=np.float64)), np.array(shares)]
-    if sensitivity is not None:
-        columns.append(_min_max(_checked(sensitivity, count)))
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
@@ -133,10 +127,3 @@ def _min_max(values: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = values.min(axis=0), values.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
     return np.asarray((values - low) / span)
-
-
-def _checked(sensitivity: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    values = np.asarray(sensitivity, dtype=np.float64)
-    if values.ndim != 2 or len(values) != count or not np.isfinite(values).all():
-        raise ValueError(f"sensitivity must be finite and of shape [{count}, F]")
-    return values

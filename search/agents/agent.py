@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.problem import Outcome, PruningProblem
+from ...envs.judge import Judge
+from ...envs.problem import Outcome
 
 __all__ = ["Agent", "BlackBoxAgent", "Iteration"]
 
@@ -35,14 +36,23 @@ class Iteration:
 
 
 class Agent(ABC):
-    """Proposes candidates, iteration by iteration.
+    """Proposes candidates, iteration by iteration, and learns from how they are judged.
 
     All randomness comes from the seed, so that equal problems and seeds give equal candidates,
-    also across `save` and `load`.
+    also across `save` and `load`. An agent takes further parameters as typed keywords, or as one
+    keyword ``parameters`` whose type it names in a class attribute ``Parameters``, a frozen
+    dataclass.
+
+    Attributes:
+        name: Its name in specs.
+        judge: Judges what the agent asks for, and knows what it has asked for so far.
+        problem: What is searched.
+        seed: Seeds all of the agent's randomness.
+        evaluations: Candidates that it may ask for in all.
 
     Args:
-        problem: What is searched.
-        seed: Of all the agent's randomness.
+        judge: Judges candidates; its past is that of this search.
+        seed: Seeds all of the agent's randomness.
         evaluations: Candidates that it may ask for in all.
     """
 
@@ -50,8 +60,9 @@ class Agent(ABC):
     follows_ranges: ClassVar[bool] = False
     """Whether it searches for all limits of a range, and not for a single one."""
 
-    def __init__(self, problem: PruningProblem, seed: int, evaluations: int) -> None:
-        self.problem = problem
+    def __init__(self, judge: Judge, seed: int, evaluations: int) -> None:
+        self.judge = judge
+        self.problem = judge.problem
         self.seed = seed
         self.evaluations = evaluations
 
@@ -76,26 +87,24 @@ class BlackBoxAgent(Agent):
     """An agent that only proposes candidates and is told how they were judged.
 
     Args:
-        problem: What is searched.
-        seed: Of all the agent's randomness.
+        judge: Judges candidates.
+        seed: Seeds all of the agent's randomness.
         evaluations: Candidates that it may ask for in all.
         candidates: Candidates of one iteration, evaluated in parallel; at least 1.
     """
 
-    def __init__(
-        self, problem: PruningProblem, seed: int, evaluations: int, candidates: int = 32
-    ) -> None:
-        super().__init__(problem, seed, evaluations)
+    def __init__(self, judge: Judge, seed: int, evaluations: int, candidates: int = 32) -> None:
+        super().__init__(judge, seed, evaluations)
         if candidates < 1:
             raise ValueError("candidates must be at least 1")
         self.candidates = candidates
 
     @abstractmethod
     def ask(self, count: int) -> NDArray[np.int64]:
-        """Propose at most ``count`` candidates; int64 [N, G], N = 0 when there are no more."""
+        """Propose at most ``count`` candidates; int64 [N, D], N = 0 when there are no more."""
 
     @abstractmethod
-    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+    def tell(self, candidates: NDArray[np.int64], outcome: Outcome) -> None:
         """Learn how the candidates of the last `ask`, all of them and in order, were judged."""
 
     @abstractmethod
@@ -108,12 +117,12 @@ class BlackBoxAgent(Agent):
 
     def iterate(self, most: int) -> Iteration:
         """See `Agent.iterate`."""
-        widths = self.ask(min(most, self.candidates))
-        if not len(widths):
-            return Iteration(widths, None)
-        outcome = self.problem.judge(widths)
-        self.tell(widths, outcome)
-        return Iteration(widths, outcome)
+        candidates = self.ask(min(most, self.candidates))
+        if not len(candidates):
+            return Iteration(candidates, None)
+        outcome = self.judge.ask(candidates)
+        self.tell(candidates, outcome)
+        return Iteration(candidates, outcome)
 
     def save(self, folder: Path) -> None:
         """See `Agent.save`."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from ..._registry import NamedSpec, Registry
-from ...envs.problem import PruningProblem
-from ..engine.problem_spec import ProblemSpec
+from ...envs.judge import Judge
 from .agent import Agent
 
 __all__ = ["AGENTS", "check_agent", "make_agent"]
@@ -16,17 +12,18 @@ AGENTS: Registry[Agent] = Registry(
     "agent",
     # RLlib and Optuna take seconds to import.
     {
-        "ppo-lagrangian": f"{__package__}.lagrangian:LagrangianAgent",
-        "uniform": f"{__package__}.baselines:UniformAgent",
-        "random": f"{__package__}.baselines:RandomAgent",
-        "sensitivity": f"{__package__}.sensitivity:SensitivityAgent",
-        "tpe": f"{__package__}.black_box:TpeAgent",
-        "cma-es": f"{__package__}.black_box:CmaEsAgent",
+        "ppo-lagrangian": f"{__package__}.together.agent:TogetherAgent",
+        "ppo-lagrangian-in-order": f"{__package__}.in_order:InOrderAgent",
         "amc": f"{__package__}.amc:AmcAgent",
+        "uniform": f"{__package__}.uniform:UniformAgent",
+        "random": f"{__package__}.random_search:RandomAgent",
+        "sensitivity": f"{__package__}.sensitivity:SensitivityAgent",
+        "tpe": f"{__package__}.optuna_based:TpeAgent",
+        "cma-es": f"{__package__}.optuna_based:CmaEsAgent",
     },
     Agent,
     "prunetune.search.agents.Agent",
-    passed=("problem", "seed", "evaluations", "environment"),
+    passed=("judge", "seed", "evaluations"),
 )
 """Our own agents."""
 
@@ -44,26 +41,16 @@ def check_agent(spec: NamedSpec) -> type[Agent]:
     return found
 
 
-def make_agent(
-    spec: NamedSpec,
-    problem: PruningProblem,
-    environment: ProblemSpec,
-    seed: int,
-    evaluations: int,
-) -> Agent:
+def make_agent(spec: NamedSpec, judge: Judge, seed: int, evaluations: int) -> Agent:
     """Build the agent that a spec names.
 
     Args:
         spec: Name and parameters.
-        problem: What is searched.
-        environment: The same problem as plain data.
+        judge: Judges candidates.
         seed: Seeds all of the agent's randomness.
         evaluations: Candidates that it may ask for in all.
 
     Raises:
         PruneTuneError: As `check_agent`, or if the parameters make no sense.
     """
-    passed: tuple[Any, ...] = (problem, seed, evaluations)
-    if "environment" in inspect.signature(AGENTS.find(spec.name)).parameters:
-        passed = (*passed, environment)
-    return AGENTS.make(spec, *passed)
+    return AGENTS.make(spec, judge, seed, evaluations)

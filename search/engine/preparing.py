@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..._live import LiveObjects, is_live, live_references
 from ..._registry import resolve
 from ...envs.budgets import parse_budgets
+from ...envs.observation import group_features
+from ...envs.problem import Problem
 from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
 from ...models.costs.collection import Costs, CostTables
 from ...models.costs.registry import check_costs, gather_costs, own_costs
+from ...models.costs.tables import Structure
 from ...models.progress import SILENT, Progress
+from ...models.space import Decision, SearchSpace
 from ...models.task import PruningTask, TaskSpec, load_task
 from ...models.weights import save_weights
 from ...rewards.evaluation.evaluator import CandidateEvaluator, build_evaluator
@@ -23,7 +28,6 @@ from ..run.folder import RunFolder, write_durably
 from ..run.record import RecordKey
 from ..spec.model import SearchSpec
 from ..spec.trials import comparison_trials
-from .problem_spec import search_space
 
 __all__ = ["Prepared", "PreparedFactory", "prepare"]
 
@@ -39,12 +43,14 @@ class Prepared:
         evaluator: Its evaluator.
         factory: Builds both again in another process.
         costs: All costs that budgets and rewards name; in other processes, those of evaluations.
+        problems: What each search of the run is about, by trial; empty in other processes.
     """
 
     task: PruningTask
     evaluator: CandidateEvaluator
     factory: PreparedFactory
     costs: Costs
+    problems: Mapping[str, Problem] = field(default_factory=dict)
 
     @property
     def record_key(self) -> RecordKey:
@@ -133,6 +139,13 @@ class PreparedFactory:
 _PREPARED: dict[str, Prepared] = {}
 
 
+def search_space(structure: Structure) -> SearchSpace:
+    """The decisions of a network: the width of every channel group."""
+    return SearchSpace(
+        tuple(Decision(group.name, "channels", group.size) for group in structure.groups)
+    )
+
+
 def prepare(
     spec: SearchSpec, progress: Progress = SILENT, folder: RunFolder | None = None
 ) -> Prepared:
@@ -182,13 +195,24 @@ def prepare(
     groups = evaluator.groups
     costs = gather_costs(limited, task, groups, evaluator.costs.tables, progress)
     space = search_space(groups.structure).keeping(spec.smallest, ["channels"])
-    for trial in trials:
-        parse_budgets(trial.budgets, space, costs)
+    features = group_features(groups.structure)
+    problems = {
+        trial.name: Problem(
+            space=space,
+            budgets=parse_budgets(trial.budgets, space, costs),
+            costs=costs,
+            reward=make_reward(trial.reward),
+            dense=evaluator.dense,
+            features=features,
+            shield=spec.shield,
+        )
+        for trial in trials
+    }
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
     factory = PreparedFactory(
         task_spec, decided, spec.seed, evaluator.key, evaluator.costs.tables, live=live
     )
-    return Prepared(task, evaluator, factory, costs)
+    return Prepared(task, evaluator, factory, costs, problems)
 
 
 def _live_objects(spec: SearchSpec) -> LiveObjects:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ...cluster.pool import EvaluatorPool
 from ...cluster.resources import EvaluatorResources
-from ...envs.budgets import Budget, parse_budgets
 from ...errors import ClusterError, PruneTuneError, RunFolderError
 from ...models.progress import Progress
 from ..run.exclusive_record import RunRecord
@@ -25,9 +24,8 @@ from .best import BestMaker, count_asked
 from .deliveries import deliveries
 from .finalists import Finished, finish_candidates, test_dense
 from .preparing import Prepared
-from .problem_spec import search_space
 from .signals import ended_by_signals
-from .trial import ACCURACY, TrialContext
+from .trial import ACCURACY, TrialPlan
 from .tuning import Ended, concurrent_trials, run_trials
 from .yardstick import running_yardstick
 
@@ -90,7 +88,7 @@ class Run:
             )
 
     def _search(self) -> dict[str, Ended]:
-        spec, evaluator = self.spec, self.prepared.evaluator
+        spec = self.spec
         record = RunRecord(self.folder.evaluations, self.prepared.record_key)
         resources = EvaluatorResources(spec.cluster.evaluator_cpus, spec.cluster.evaluator_gpus)
         # A pool of a driver that was killed may live on for seconds, so each has its own name.
@@ -105,26 +103,22 @@ class Run:
             cpus=resources.cpus,
             gpus=resources.gpus,
         ) as pool:
-            context = TrialContext(
+            plan = TrialPlan(
                 histories=self.folder.histories,
                 experiment=self.folder.tune,
                 pool=pool.name,
-                structure=evaluator.groups.structure.to_dict(),
-                dense=evaluator.dense.to_row(),
                 evaluations=spec.evaluations,
-                shield=spec.shield,
-                smallest=spec.smallest,
-                costs=self.prepared.costs.tables,
                 rungs=self.folder.rungs,
                 stopping=spec.compare.stopping,
             )
             try:
-                with running_yardstick(pool.name, self.prepared.factory, context.stopping):
+                with running_yardstick(pool.name, self.prepared.factory, plan.stopping):
                     concurrent = concurrent_trials(spec, len(self._trials))
                     return run_trials(
                         self.folder.tune,
                         self._trials,
-                        context,
+                        self.prepared.problems,
+                        plan,
                         concurrent,
                         self.progress,
                         self.prepared.factory.live,
@@ -163,7 +157,7 @@ class Run:
         wanted = {
             each.name: each
             for trial in self._trials
-            for each in deliveries(trial, self._budgets(trial))
+            for each in deliveries(trial, self.prepared.problems[trial.name].budgets)
         }
         maker = BestMaker(self.folder, self.spec, self.prepared, self.progress)
         of_trial = {trial.name: self._history(trial) for trial in self._trials}
@@ -236,11 +230,6 @@ class Run:
             if best.trial == name and best.candidate is not None and best.finalists == among:
                 return [candidate for candidate in chosen if candidate.candidate == best.candidate]
         return chosen
-
-    def _budgets(self, trial: TrialSpec) -> tuple[Budget, ...]:
-        structure = self.prepared.evaluator.groups.structure
-        space = search_space(structure).keeping(self.spec.smallest, ["channels"])
-        return parse_budgets(trial.budgets, space, self.prepared.costs)
 
     # --- summary ----------------------------------------------------------------------------
 

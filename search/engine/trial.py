@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import ray
 import torch
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
 from ray import tune
 
 from ..._live import LiveObjects
-from ...envs.problem import Outcome, PruningProblem
+from ...cluster.pool import PoolClient
+from ...envs.judge import Judge
+from ...envs.past import Past
+from ...envs.problem import Outcome, Problem
 from ...errors import EvaluationError, PluginError, SpecError
-from ...models.costs.collection import CostTables
 from ..agents import Agent, make_agent
 from ..run.checkpoints import (
     TrialProgress,
@@ -26,13 +31,12 @@ from ..run.checkpoints import (
 )
 from ..run.history import Asked, TrialHistory, pick_finalists
 from ..run.locks import take
-from ..spec.model import AgentSpec, StoppingSpec
+from ..spec.model import StoppingSpec
 from ..spec.trials import TrialSpec
-from .problem_spec import ProblemSpec
 from .rungs import Rungs, stopped_at
 from .yardstick import YardstickClient
 
-__all__ = ["ACCURACY", "SearchTrial", "TrialContext"]
+__all__ = ["ACCURACY", "SearchTrial", "TrialPlan"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,78 +47,54 @@ ACCURACY = "accuracy"
 """The measure that progress lines show beside the reward, where it is recorded."""
 
 
-class TrialContext(BaseModel):
-    """What all trials of a run share, as plain data.
+@dataclass(frozen=True)
+class TrialPlan:
+    """Where and how long the trials of a run search, and how they are stopped.
 
     Attributes:
         histories: Folder of the trials' histories.
         experiment: Folder of Tune's experiment; trials continue from the newest checkpoint in it.
         pool: Name of the evaluator pool.
-        structure: Tables of the network.
-        dense: The dense network's evaluation as a row.
         evaluations: Candidates that each trial may ask for.
-        shield: Whether widths are clipped so that the budgets stay reachable.
-        smallest: Fraction of its units that every group keeps at least.
-        costs: Costs beside FLOPs and parameters.
+        rungs: Folder of the decisions to stop hopeless searches.
+        stopping: When they are stopped; ``None`` for never.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     histories: Path
     experiment: Path
     pool: str
-    structure: dict[str, Any]
-    dense: dict[str, Any]
     evaluations: int
-    shield: bool
-    smallest: float
     rungs: Path
     stopping: StoppingSpec | None = None
-    costs: CostTables = CostTables()
-
-    def problem(self, trial: TrialSpec) -> ProblemSpec:
-        """What a trial searches."""
-        return ProblemSpec(
-            structure=self.structure,
-            dense=self.dense,
-            budgets=trial.budgets,
-            reward=trial.reward,
-            shield=self.shield,
-            smallest=self.smallest,
-            pool=self.pool,
-            history=self.histories / trial.name,
-            costs=self.costs,
-        )
 
 
 class SearchTrial(tune.Trainable):
     """One iteration a step, until the agent has asked for all its candidates.
 
-    Its configuration has a `TrialSpec` under ``trial``; its parameter ``context`` is a
-    `TrialContext`; both as plain values. A reward that cannot be used ends the trial with the
-    reason under ``failure`` instead of an exception, because repeating it would not help;
-    everything else is Tune's to retry.
+    Its configuration has a `TrialSpec` under ``trial``, as plain values; its parameters are a
+    `TrialPlan` and the `Problem` of every trial by name. A reward that cannot be used ends the
+    trial with the reason under ``failure`` instead of an exception, because repeating it would not
+    help; everything else is Tune's to retry.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Next to nothing, so that the evaluators own the CPUs; but on the driver's node.
 
-        Histories and checkpoints then need no folder that all nodes share. An agent that starts
-        processes itself says how many by its parameter ``env_runners``; RLlib wants a bundle of
-        resources for each of them.
+        Histories and checkpoints then need no folder that all nodes share.
         """
-        agent = AgentSpec.model_validate(config["trial"]["agent"])
-        processes = 1 + int(agent.parameters.get("env_runners", 0))
-        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
-        return tune.PlacementGroupFactory([dict(here) for _ in range(processes)])
+        return tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
 
     def setup(
-        self, config: dict[str, Any], context: dict[str, Any], live: LiveObjects | None = None
+        self,
+        config: dict[str, Any],
+        plan: TrialPlan,
+        problems: Mapping[str, Problem],
+        live: LiveObjects | None = None,
     ) -> None:
         """Build the agent; unpickling ``live`` made the names of the session's objects known."""
         torch.set_num_threads(1)
-        self._context = TrialContext.model_validate(context)
+        self._plan, self._problems = plan, problems
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -125,34 +105,28 @@ class SearchTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = TrialSpec.model_validate(config["trial"])
-        self._history = TrialHistory(self._context.histories / self._trial.name)
+        self._history = TrialHistory(self._plan.histories / self._trial.name)
         # Whoever else works on this trial is on its way out, and must not write any more.
         self._lock: TextIO | None = take(self._history.folder / ".lock", _PATIENCE_SECONDS)
-        self._environment = self._context.problem(self._trial)
-        self._problem: PruningProblem = self._environment.build()
+        self._problem = self._problems[self._trial.name]
+        self._judge = Judge(self._problem, PoolClient(self._plan.pool))
         self._progress = TrialProgress()
         self._failure: str | None = None
         self._agent = self._make_agent()
         self._continue()
-        self._settled = False
+        self._has_past = False
 
     def _make_agent(self) -> Agent | None:
         trial = self._trial
         try:
-            return make_agent(
-                trial.agent,
-                self._problem,
-                self._environment,
-                trial.seed,
-                self._context.evaluations,
-            )
+            return make_agent(trial.agent, self._judge, trial.seed, self._plan.evaluations)
         except (PluginError, SpecError) as error:
             self._failure = str(error)
             return None
 
     def _continue(self) -> None:
         """Load the newest checkpoint that can be loaded; without one the trial begins afresh."""
-        folders = trial_checkpoints(self._context.experiment, self._trial.name)
+        folders = trial_checkpoints(self._plan.experiment, self._trial.name)
         for folder, progress in whole_checkpoints(folders):
             try:
                 self._load(folder, progress)
@@ -171,22 +145,20 @@ class SearchTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one iteration of the agent."""
-        if stopped_at(self._context.rungs, self._trial.name) is not None:
+        if stopped_at(self._plan.rungs, self._trial.name) is not None:
             return self._report(done=True)
-        if not self._settled:
-            # Iterations after the checkpoint are repeated, and perhaps fewer of them.
-            self._history.drop_after(self._progress.iterations - 1)
-            self._settled = True
+        if not self._has_past:
+            self._remember()
         if self._agent is None:
             return self._report(done=True, failure=self._failure)
         progress = self._progress
         try:
-            iteration = self._agent.iterate(self._context.evaluations - progress.asked)
+            iteration = self._agent.iterate(self._plan.evaluations - progress.asked)
         except EvaluationError as error:
             return self._report(done=True, failure=str(error))
         if iteration.outcome is None:
             return self._report(done=True)
-        rows = self._rows(iteration.candidates.tolist(), iteration.outcome)
+        rows = self._rows(iteration.candidates, iteration.outcome)
         self._history.write(progress.iterations, rows)
         self._progress = TrialProgress(
             iterations=progress.iterations + 1,
@@ -194,23 +166,23 @@ class SearchTrial(tune.Trainable):
             best=self._best_of(iteration.outcome),
         )
         share = {"feasible_share": float(iteration.outcome.feasible.mean())}
-        ended = self._progress.asked >= self._context.evaluations
+        ended = self._progress.asked >= self._plan.evaluations
         return self._report(
             done=ended or self._is_hopeless(progress.asked), **{**iteration.figures, **share}
         )
 
     def _is_hopeless(self, before: int) -> bool:
         """Whether the trial is stopped at a rung that its last iteration reached."""
-        context, trial = self._context, self._trial
-        if context.stopping is None:
+        plan, trial = self._plan, self._trial
+        if plan.stopping is None:
             return False
-        rungs = Rungs(context.rungs, context.stopping, context.evaluations)
+        rungs = Rungs(plan.rungs, plan.stopping, plan.evaluations)
         rung = rungs.due(before, self._progress.asked)
         if rung is None:
             return False
         found = pick_finalists(self._history.load(), 1)
         # Without a feasible candidate there is nothing to deliver.
-        yardstick = YardstickClient(context.pool).measure(found[0].candidate) if found else 0.0
+        yardstick = YardstickClient(plan.pool).measure(found[0].candidate) if found else 0.0
         return not rungs.goes_on(rung, trial.budgets, trial.name, yardstick)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -226,6 +198,7 @@ class SearchTrial(tune.Trainable):
         progress = read_checkpoint(folder)
         if progress is not None and progress.iterations > self._progress.iterations:
             self._load(folder, progress)
+            self._has_past = False
 
     def cleanup(self) -> None:
         """Stop the agent."""
@@ -235,22 +208,35 @@ class SearchTrial(tune.Trainable):
             self._lock.close()
             self._lock = None
 
-    def _rows(self, widths: list[list[int]], outcome: Outcome) -> list[Asked]:
+    def _remember(self) -> None:
+        """Take up the past where the checkpoint left it; later iterations are repeated."""
+        self._history.drop_after(self._progress.iterations - 1)
+        asked = self._history.load()
+        self._judge.past = Past()
+        self._judge.past.append(
+            [each.candidate for each in asked],
+            [each.reward for each in asked],
+            [each.costs for each in asked],
+            [each.feasible for each in asked],
+        )
+        self._has_past = True
+
+    def _rows(self, candidates: NDArray[np.int64], outcome: Outcome) -> list[Asked]:
         names = [budget.cost for budget in self._problem.budgets]
-        rows = []
-        for index, evaluation in enumerate(outcome.evaluations):
-            limited = dict(zip(names, outcome.costs[index].tolist(), strict=True))
-            failed = evaluation.error is not None
-            rows.append(
-                Asked(
-                    candidate=tuple(widths[index]),
-                    reward=math.nan if failed else float(outcome.rewards[index]),
-                    costs={**limited, **evaluation.costs},
-                    feasible=bool(outcome.feasible[index]),
-                    evaluations_before=self._progress.asked + index,
-                )
+        rewards = np.where(outcome.succeeded, outcome.rewards, np.nan)
+        return [
+            Asked(
+                candidate=tuple(candidate),
+                reward=float(rewards[index]),
+                costs={
+                    **dict(zip(names, outcome.costs[index].tolist(), strict=True)),
+                    **outcome.evaluations[index].costs,
+                },
+                feasible=bool(outcome.feasible[index]),
+                evaluations_before=self._progress.asked + index,
             )
-        return rows
+            for index, candidate in enumerate(candidates.tolist())
+        ]
 
     def _best_of(self, outcome: Outcome) -> dict[str, float]:
         """The figures of the best feasible candidate so far."""

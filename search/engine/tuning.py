@@ -15,13 +15,15 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from ..._live import LiveObjects
+from ..._registry import user_modules
 from ...cluster.resources import EvaluatorResources, capacity
+from ...envs.problem import Problem
 from ...models.progress import SILENT, Progress
 from ..run.checkpoints import retire_experiment
 from ..spec.model import SearchSpec
 from ..spec.trials import TrialSpec
 from .progress import ReportProgress
-from .trial import SearchTrial, TrialContext
+from .trial import SearchTrial, TrialPlan
 
 __all__ = ["Ended", "concurrent_trials", "run_trials"]
 
@@ -69,7 +71,8 @@ def concurrent_trials(spec: SearchSpec, trials: int) -> int:
 def run_trials(
     folder: Path,
     trials: Sequence[TrialSpec],
-    context: TrialContext,
+    problems: Mapping[str, Problem],
+    plan: TrialPlan,
     concurrent: int,
     progress: Progress,
     live: LiveObjects | None = None,
@@ -79,7 +82,8 @@ def run_trials(
     Args:
         folder: ``RUN/tune``.
         trials: All of them, in order.
-        context: What they share.
+        problems: What each of them searches, by name.
+        plan: Where and how long they search.
         concurrent: Trials at the same time.
         progress: Told how they get on.
         live: Objects of this Python session that the trials name.
@@ -91,10 +95,12 @@ def run_trials(
         KeyboardInterrupt: If the user stopped it; everything is there to be resumed.
     """
     _be_quiet()
-    shared = context.model_dump(mode="json")
-    trainable = tune.with_parameters(SearchTrial, context=shared, live=live or LiveObjects())
-    total = len(trials) * context.evaluations
-    ReportProgress.begin(progress, {trial.name: trial for trial in trials}, context.evaluations)
+    _pickle_users_modules()
+    trainable = tune.with_parameters(
+        SearchTrial, plan=plan, problems=dict(problems), live=live or LiveObjects()
+    )
+    total = len(trials) * plan.evaluations
+    ReportProgress.begin(progress, {trial.name: trial for trial in trials}, plan.evaluations)
     progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
     try:
         results = _fit(folder, trainable, trials, concurrent)
@@ -187,6 +193,12 @@ def _failure(error: Exception | None, metrics: Mapping[str, Any]) -> str | None:
         return None if failure is None else str(failure)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _pickle_users_modules() -> None:
+    """Let objects from the user's own files travel by value: no other process imports them."""
+    for module in user_modules():
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _be_quiet() -> None:

@@ -26,12 +26,12 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from .config import LagrangianPPOConfig
+from .config import ConstrainedSettings
 from .connectors import episode_context, step_costs
 from .learner import LagrangianLearner
 from .multipliers import held_costs
 
-__all__ = ["LagrangianPPO", "episode_costs"]
+__all__ = ["LagrangianPPO", "LagrangianPPOConfig", "episode_costs"]
 
 _RESULTS = "lagrangian"
 _SEED = "lagrangian_seed"
@@ -54,9 +54,9 @@ class LagrangianPPO(PPO):
     with one and the same). Without a seed in the config one is drawn, and kept in checkpoints.
     """
 
-    config: LagrangianPPOConfig
+    config: ConstrainedSettings
 
-    def setup(self, config: LagrangianPPOConfig) -> None:
+    def setup(self, config: ConstrainedSettings) -> None:
         """Build everything."""
         super().setup(config)
         seed = self.config.seed
@@ -170,6 +170,30 @@ class LagrangianPPO(PPO):
 
     def _report(self, *key: str, value: float) -> None:
         self.metrics.log_value((_RESULTS, *key), value, window=1)
+
+
+class LagrangianPPOConfig(ConstrainedSettings):
+    """Configures `LagrangianPPO`.
+
+    The environment reports its costs at every step, as a vector in ``info["costs"]`` or as a
+    number in ``info["cost"]``.
+
+    Example::
+
+        config = (
+            LagrangianPPOConfig()
+            .environment("my-env")
+            .env_runners(num_envs_per_env_runner=32)
+            .training(train_batch_size_per_learner=32 * 20)
+            .constraints(limits=[0.5], names=["flops"])
+            .debugging(seed=0)
+        )
+        algorithm = config.build_algo()
+        result = algorithm.train()["lagrangian"]
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or LagrangianPPO)
 
 
 def episode_costs(episodes: Sequence[SingleAgentEpisode], count: int) -> NDArray[np.float64]:

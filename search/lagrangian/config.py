@@ -1,4 +1,4 @@
-"""The configuration of Lagrangian PPO."""
+"""The settings of Lagrangian PPO: constraints, multipliers and exploration."""
 
 from __future__ import annotations
 
@@ -15,34 +15,18 @@ from .learner import LagrangianLearner
 from .module import LagrangianCatalog, LagrangianModule
 from .multipliers import Constraints, PidGains, Rule
 
-__all__ = ["LagrangianPPOConfig"]
+__all__ = ["ConstrainedSettings"]
 
 
-class LagrangianPPOConfig(PPOConfig):
-    """Configures `LagrangianPPO`.
+class ConstrainedSettings(PPOConfig):
+    """What `LagrangianPPOConfig` adds to RLlib's ``PPOConfig``; it does not know its algorithm.
 
-    The environment reports its costs at every step, as a vector in ``info["costs"]`` or as a
-    number in ``info["cost"]``. Defaults suit short episodes (5-60 steps) of which 16-32 run in
-    parallel, for tens of iterations; everything of ``PPOConfig`` can be set as usual.
-
-    Example::
-
-        config = (
-            LagrangianPPOConfig()
-            .environment("my-env")
-            .env_runners(num_envs_per_env_runner=32)
-            .training(train_batch_size_per_learner=32 * 20)
-            .constraints(limits=[0.5], names=["flops"])
-            .debugging(seed=0)
-        )
-        algorithm = config.build_algo()
-        result = algorithm.train()["lagrangian"]
+    Defaults suit short episodes (5-60 steps) of which 16-32 run in parallel, for tens of
+    iterations; everything of ``PPOConfig`` can be set as usual.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
-        from .algorithm import LagrangianPPO
-
-        super().__init__(algo_class=algo_class or LagrangianPPO)
+        super().__init__(algo_class=algo_class)
         self.limits: list[float] = []
         self.cost_names: list[str] | None = None
         self.contexts = 1

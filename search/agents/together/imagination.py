@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ....envs.problem import Outcome, PruningProblem
-from .believed import BelievedCosts
-from .learned_costs import LearnedCost
-from .learned_rewards import LearnedReward, RewardKernel
+from ....envs.judge import Judge
+from ....envs.problem import Outcome
+from .believed_costs import BelievedCosts
+from .cost_surrogate import MOST_LEARNED, LearnedCost
+from .reward_surrogate import LearnedReward, RewardKernel
 
 __all__ = ["Imagination", "Judged"]
 
@@ -21,13 +22,11 @@ class Judged:
 
     Attributes:
         signals: What a learning agent is told of them, float64 [N].
-        costs: Fractions of dense per budget, float64 [N, B].
-        feasible: Whether all budgets are kept, bool [N].
+        costs: Fractions of the dense network's cost per budget, float64 [N, B].
     """
 
     signals: NDArray[np.float64]
     costs: NDArray[np.float64]
-    feasible: NDArray[np.bool_]
 
 
 class Imagination:
@@ -38,22 +37,22 @@ class Imagination:
     (as Dyna learns from a model's experience, Sutton 1991; the models are our choice). Being
     evaluated where the model promises most, it is corrected there first.
 
-    Everything is worked out from the problem's past, so that a restored search goes on as it would
+    Everything is worked out from the judge's past, so that a restored search goes on as it would
     have.
 
     Args:
-        problem: What is searched.
+        judge: Knows what the search has asked for.
     """
 
-    def __init__(self, problem: PruningProblem) -> None:
-        self._problem = problem
-        self._sizes = problem.structure.sizes
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._sizes = judge.problem.space.sizes
         self._kernel = RewardKernel()
 
     def choose(
         self,
         believed: BelievedCosts,
-        widths: NDArray[np.int64],
+        candidates: NDArray[np.int64],
         limits: NDArray[np.float64],
         contexts: NDArray[np.int64],
         count: int,
@@ -65,88 +64,78 @@ class Imagination:
 
         Args:
             believed: What is known of their costs.
-            widths: Units kept, int64 [N, G].
+            candidates: int64 [N, D].
             limits: What each has to keep, float64 [N, B].
-            contexts: Which limits these are, 0 to K - 1; each gets as many evaluations as the
-                others, but for one. int64 [N].
+            contexts: Which set of limits that is, 0 to K - 1; each gets as many evaluations as
+                the others, but for one. int64 [N].
             count: How many, at most N.
 
         Returns:
             Ascending indices, int64 [count].
         """
-        past = self._problem.past()
-        known = np.isfinite(past.rewards)
-        promises = np.zeros(len(widths))
-        if known.any():
-            seen, sizes = (past.candidates[known], past.rewards[known]), self._sizes
-            model = LearnedReward(*seen, sizes, self._kernel.fit(*seen, sizes))
-            promises = model.upper_bounds(widths)
-        exceeded = believed.violations(widths, limits)
-        order = np.lexsort((-promises, exceeded, _again(widths, past.candidates)))
+        past = self._judge.past
+        model = self._reward_model()
+        promises = np.zeros(len(candidates)) if model is None else model.upper_bounds(candidates)
+        exceeded = believed.violations(candidates, limits)
+        order = np.lexsort((-promises, exceeded, _again(candidates, past.candidates)))
         quotas = np.bincount(np.arange(count) % (contexts.max() + 1))
         chosen = [order[contexts[order] == context][:quota] for context, quota in enumerate(quotas)]
         return np.sort(np.concatenate(chosen))
 
     def complete(
         self,
-        widths: NDArray[np.int64],
+        candidates: NDArray[np.int64],
         limits: NDArray[np.float64],
         chosen: NDArray[np.int64],
         outcome: Outcome,
+        best: float,
     ) -> Judged:
-        """Predict what was not evaluated, from the past and from what was.
+        """Predict what was not evaluated, from everything that was.
 
         Args:
-            widths: Of all candidates, int64 [N, G].
+            candidates: All of them, int64 [N, D].
             limits: What each has to keep, float64 [N, B].
-            chosen: Which were evaluated, int64 [M], at least one.
+            chosen: Which were evaluated, int64 [M], at least one; the judge has them in its past.
             outcome: What became of these.
+            best: The highest reward of a feasible candidate before them.
         """
-        problem, past = self._problem, self._problem.past()
-        succeeded = np.array([each.error is None for each in outcome.evaluations])
-        if not succeeded.any():
-            succeeded = ~succeeded
-        new, known = widths[chosen][succeeded], np.isfinite(past.rewards)
-        seen = _joined(past.candidates, past.rewards, new, outcome.rewards[succeeded])
-        if known.any():
-            # With several env runners nobody sees all that is new, but everybody the same past.
-            kernel = self._kernel.fit(past.candidates[known], past.rewards[known], self._sizes)
-        else:
-            kernel = RewardKernel().fit(*seen, self._sizes)
-        rewards = LearnedReward(*seen, self._sizes, kernel).predict(widths)
+        problem, past = self._judge.problem, self._judge.past
+        model = self._reward_model()
+        # Where every evaluation has failed nothing is known, and all are worth the same.
+        rewards = np.zeros(len(candidates)) if model is None else model.predict(candidates)
         rewards[chosen] = outcome.rewards
         costs = np.empty(limits.shape)
-        for index, cost in enumerate(problem.limited):
+        for index, cost in enumerate(problem.budgeted):
             if cost.tabulated:
-                costs[:, index] = cost.fraction(widths)
+                costs[:, index] = cost.fraction(candidates)
+                continue
+            paid = past.costs(cost.name)
+            known = np.flatnonzero(np.isfinite(paid))[-MOST_LEARNED:]
+            if len(known):
+                learned = LearnedCost(past.candidates[known], paid[known], self._sizes)
+                costs[:, index] = learned.predict(candidates)
             else:
-                before = past.costs.get(cost.name, np.full(len(past.candidates), np.nan))
-                paid = _joined(past.candidates, before, new, outcome.costs[succeeded, index])
-                costs[:, index] = LearnedCost(*paid, self._sizes).predict(widths)
+                costs[:, index] = np.maximum(1.0, limits[:, index])
         costs[chosen] = outcome.costs
         feasible = np.all(costs <= limits, axis=1)
         feasible[chosen] = outcome.feasible
-        return Judged(problem.reward.signals(rewards, feasible, problem.best()), costs, feasible)
+        return Judged(problem.reward.signals(rewards, feasible, best), costs)
+
+    def _reward_model(self) -> LearnedReward | None:
+        """A model of all rewards that are known; ``None`` where there is none."""
+        past = self._judge.past
+        known = np.isfinite(past.rewards)
+        if not known.any():
+            return None
+        seen, sizes = (past.candidates[known], past.rewards[known]), self._sizes
+        return LearnedReward(*seen, sizes, self._kernel.fit(*seen, sizes))
 
 
-def _again(widths: NDArray[np.int64], past: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _again(candidates: NDArray[np.int64], past: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a candidate was evaluated before or is the same as an earlier one, bool [N]."""
     seen = {tuple(row) for row in past.tolist()}
     again = []
-    for row in map(tuple, widths.tolist()):
+    for row in map(tuple, candidates.tolist()):
         again.append(row in seen)
         seen.add(row)
     return np.array(again)
-
-
-def _joined(
-    past: NDArray[np.int64],
-    values: NDArray[np.float64],
-    new: NDArray[np.int64],
-    new_values: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Candidates of the past whose value is known, and new ones."""
-    known = np.isfinite(values)
-    if not known.any():
-        return new, new_values
-    return np.concatenate([past[known], new]), np.concatenate([values[known], new_values])

@@ -1,4 +1,4 @@
-"""Optuna's optimisers as agents: TPE and CMA-ES, on the actions of the environment."""
+"""Optuna's optimisers as agents: TPE and CMA-ES, on actions in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from ...envs.problem import Outcome, PruningProblem
+from ...envs.judge import Judge
+from ...envs.problem import Outcome
 from .agent import BlackBoxAgent
 
 __all__ = ["CmaEsAgent", "OptunaAgent", "TpeAgent"]
@@ -20,25 +21,23 @@ _VIOLATIONS = "violations"
 
 
 class OptunaAgent(BlackBoxAgent):
-    """Optimises the actions of all groups at once; its first candidate is the uniform one.
+    """Optimises the actions of all decisions at once; its first candidate is the uniform one.
 
     Args:
-        problem: What is searched.
-        seed: Of the sampler.
+        judge: Judges candidates.
+        seed: Seeds the sampler.
         evaluations: Candidates that it may ask for in all.
         candidates: Candidates of one iteration.
     """
 
     sampler: ClassVar[Literal["tpe", "cma-es"]]
 
-    def __init__(
-        self, problem: PruningProblem, seed: int, evaluations: int, candidates: int = 16
-    ) -> None:
-        super().__init__(problem, seed, evaluations, candidates)
+    def __init__(self, judge: Judge, seed: int, evaluations: int, candidates: int = 16) -> None:
+        super().__init__(judge, seed, evaluations, candidates)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        groups = len(problem.structure.groups)
         self._space: dict[str, Any] = {
-            f"{group:04d}": FloatDistribution(-1.0, 1.0) for group in range(groups)
+            f"{decision:04d}": FloatDistribution(-1.0, 1.0)
+            for decision in range(len(self.problem.space))
         }
         with warnings.catch_warnings():
             # Experimental in Optuna 4 or deprecated in 5, and in both the only way.
@@ -52,15 +51,15 @@ class OptunaAgent(BlackBoxAgent):
         """See `BlackBoxAgent.ask`."""
         self._asked = [self._study.ask(self._space) for _ in range(count)]
         actions = np.array([[t.params[name] for name in self._space] for t in self._asked])
-        width_map, limits = self.problem.width_map, self.problem.limits
-        widths = np.repeat(width_map.uniform[None], count, axis=0)
-        for group in range(len(self._space)):
-            widths[:, group] = width_map.widths(group, actions[:, group])
+        action_map, tabulated = self.problem.action_map, self.problem.tabulated
+        candidates = np.repeat(action_map.uniform[None], count, axis=0)
+        for decision in range(len(self._space)):
+            candidates[:, decision] = action_map.values(decision, actions[:, decision])
             if self.problem.shield:
-                widths[:, group] = limits.clip(widths, group, width_map.minimum)
-        return widths
+                candidates[:, decision] = tabulated.clip(candidates, decision, action_map.smallest)
+        return candidates
 
-    def tell(self, widths: NDArray[np.int64], outcome: Outcome) -> None:
+    def tell(self, candidates: NDArray[np.int64], outcome: Outcome) -> None:
         """See `BlackBoxAgent.tell`."""
         limits = np.array([budget.limit for budget in self.problem.budgets])
         violations = outcome.costs - limits

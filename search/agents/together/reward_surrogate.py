@@ -33,23 +33,23 @@ class RewardKernel:
         self._fitted: Kernel | None = None
 
     def fit(
-        self, widths: NDArray[np.int64], rewards: NDArray[np.float64], sizes: NDArray[np.int64]
+        self, candidates: NDArray[np.int64], rewards: NDArray[np.float64], sizes: NDArray[np.int64]
     ) -> Kernel:
         """The kernel for these candidates.
 
         Args:
-            widths: Units kept, at least one candidate, in the order they were asked for; the same
-                ones first in every call. int64 [N, G].
-            rewards: Of these candidates, finite, float64 [N].
-            sizes: Units of the groups in the dense network, int64 [G].
+            candidates: At least one, in the order they were asked for; the same ones first in
+                every call. int64 [N, D].
+            rewards: Rewards of these candidates, finite, float64 [N].
+            sizes: Values of the dense network, int64 [D].
         """
         count = _FIRST
-        while int(count * _GROWTH) <= len(widths):
+        while int(count * _GROWTH) <= len(candidates):
             count = int(count * _GROWTH)
-        count = min(count, len(widths))
+        count = min(count, len(candidates))
         if self._fitted is None or count != self._count:
             part = slice(max(0, count - _MOST_FITTED), count)
-            self._fitted = _fit_kernel(widths[part], rewards[part], sizes)
+            self._fitted = _fit_kernel(candidates[part], rewards[part], sizes)
             self._count = count
         return self._fitted
 
@@ -57,45 +57,45 @@ class RewardKernel:
 class LearnedReward:
     """A Gaussian process over rewards (Rasmussen & Williams 2006, equations 2.25 and 2.26).
 
-    Its covariance is Matérn's with nu = 3/2 and a length for every group (equation 4.17 there), of
-    the logarithm of widths, because a unit more changes a narrow group more than a wide one. What
+    Its covariance is Matérn's with nu = 3/2 and a length for every decision (equation 4.17 there),
+    of the logarithm of values, because one more changes a small value more than a large one. What
     it predicts is the logarithm of how far a reward lags behind the best, plus half the median
     lag, so that the best are told apart however bad the worst are (both our choice).
 
     Args:
-        widths: Of evaluated candidates, in the order they were asked for, at least one; the last
-            500 count. int64 [N, G].
+        candidates: Evaluated candidates in the order they were asked for, at least one; the last
+            500 count. int64 [N, D].
         rewards: Theirs, finite, float64 [N].
-        sizes: Units of the groups in the dense network, int64 [G].
+        sizes: Values of the dense network, int64 [D].
         kernel: From `RewardKernel`.
     """
 
     def __init__(
         self,
-        widths: NDArray[np.int64],
+        candidates: NDArray[np.int64],
         rewards: NDArray[np.float64],
         sizes: NDArray[np.int64],
         kernel: Kernel,
     ) -> None:
-        widths, rewards = widths[-_MOST:], rewards[-_MOST:]
+        candidates, rewards = candidates[-_MOST:], rewards[-_MOST:]
         self._sizes = sizes
         self._scale = _LagScale(rewards)
         self._process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
-        self._process.fit(_places(widths, sizes), self._scale.from_rewards(rewards))
+        self._process.fit(_places(candidates, sizes), self._scale.from_rewards(rewards))
 
-    def predict(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Rewards of candidates, float64 [N], from widths, int64 [N, G]."""
-        return self._scale.to_rewards(self._process.predict(_places(widths, self._sizes)))
+    def predict(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rewards of candidates int64 [N, D], float64 [N]."""
+        return self._scale.to_rewards(self._process.predict(_places(candidates, self._sizes)))
 
-    def upper_bounds(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
+    def upper_bounds(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         """What rewards may well be: one standard deviation above the prediction, float64 [N].
 
         To compare candidates by (GP-UCB of Srinivas et al. 2010, with a constant of our choice).
 
         Args:
-            widths: int64 [N, G].
+            candidates: int64 [N, D].
         """
-        mean, std = self._process.predict(_places(widths, self._sizes), return_std=True)
+        mean, std = self._process.predict(_places(candidates, self._sizes), return_std=True)
         return self._scale.to_rewards(mean + _DEVIATIONS * std)
 
 
@@ -114,12 +114,12 @@ class _LagScale:
         return np.asarray(self._best + self._offset - np.exp(-values))
 
 
-def _places(widths: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray(np.log2(widths + 1.0) / np.log2(sizes + 1.0))
+def _places(candidates: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(np.log2(candidates + 1.0) / np.log2(sizes + 1.0))
 
 
 def _fit_kernel(
-    widths: NDArray[np.int64], rewards: NDArray[np.float64], sizes: NDArray[np.int64]
+    candidates: NDArray[np.int64], rewards: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> Kernel:
     lengths = Matern(np.ones(len(sizes)), (0.05, 20.0), nu=1.5)
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * lengths + WhiteKernel(1e-2, (1e-5, 1.0))
@@ -127,6 +127,6 @@ def _fit_kernel(
     with warnings.catch_warnings():
         # A parameter at its bound is an answer.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit(_places(widths, sizes), _LagScale(rewards).from_rewards(rewards))
+        process.fit(_places(candidates, sizes), _LagScale(rewards).from_rewards(rewards))
     fitted: Kernel = process.kernel_
     return fitted

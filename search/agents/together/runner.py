@@ -1,0 +1,131 @@
+"""RLlib's env runner of the default agent: it samples whole candidates and has them judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+__all__ = ["CandidateRunner", "JudgeActions", "Sampled"]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What became of N actions.
+
+    Attributes:
+        signals: The reward of each episode, float64 [N].
+        costs: Costs as shares of their limits, so that 1 is the limit, float32 [N, B].
+        contexts: Which set of limits each candidate had to keep, int64 [N].
+    """
+
+    signals: NDArray[np.float64]
+    costs: NDArray[np.float32]
+    contexts: NDArray[np.int64]
+
+
+JudgeActions = Callable[[NDArray[np.float64]], Sampled]
+"""Has the candidates of actions float64 [N, size] in [-1, 1] judged."""
+
+
+class CandidateRunner(SingleAgentEnvRunner):
+    """Samples N episodes of one step in one forward pass, without an environment.
+
+    An observation is the limits that a candidate has to keep; an action is a whole candidate. The
+    agent that owns the algorithm gives the runner the limits and judges the actions: candidates are
+    judged where they were asked for, and episodes carry no more than what the learner reads. State,
+    weights and metrics are those of RLlib's own runner.
+
+    The runner's config has ``limits`` (one list of B numbers per episode) and ``action_size`` in
+    ``env_config``.
+    """
+
+    judge_actions: JudgeActions | None = None
+    """Set by the agent before the first sample."""
+
+    def make_env(self) -> None:
+        """There is no environment: the spaces follow from the config."""
+        settings = self.config.env_config
+        self._observations = np.array(settings["limits"], dtype=np.float32)
+        self.env, self.num_envs = None, len(self._observations)
+        observation = gym.spaces.Box(0.0, np.inf, self._observations.shape[1:], np.float32)
+        action = gym.spaces.Box(-1.0, 1.0, (int(settings["action_size"]),), np.float32)
+        spaces = (batch_space(observation, self.num_envs), batch_space(action, self.num_envs))
+        self.spaces = {
+            INPUT_ENV_SPACES: spaces,
+            INPUT_ENV_SINGLE_SPACES: (observation, action),
+            DEFAULT_MODULE_ID: (observation, action),
+        }
+
+    def assert_healthy(self) -> None:
+        """Make sure that there is a policy."""
+        assert self.module is not None
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool = True,
+        random_actions: Literal[False] = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        """One iteration: all episodes, whatever number is asked for."""
+        if self.judge_actions is None:
+            raise RuntimeError("The runner has nobody to judge its candidates.")
+        observations = torch.from_numpy(self._observations)
+        with torch.no_grad():
+            inputs = self.module.forward_exploration({Columns.OBS: observations})
+            kind = self.module.get_exploration_action_dist_cls()
+            distribution = kind.from_logits(inputs[Columns.ACTION_DIST_INPUTS])
+            actions = distribution.sample()
+            logp = distribution.logp(actions).numpy()
+        sampled = self.judge_actions(np.clip(actions.numpy().astype(np.float64), -1.0, 1.0))
+        outputs = inputs[Columns.ACTION_DIST_INPUTS].numpy()
+        episodes = [
+            self._episode(index, actions.numpy()[index], logp[index], outputs[index], sampled)
+            for index in range(self.num_envs)
+        ]
+        self._done_episodes_for_metrics.extend(episodes)
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=len(episodes))
+        self._increase_sampled_metrics(len(episodes), len(episodes))
+        return episodes
+
+    def _episode(
+        self,
+        index: int,
+        action: NDArray[np.float32],
+        logp: Any,
+        inputs: NDArray[np.float32],
+        sampled: Sampled,
+    ) -> SingleAgentEpisode:
+        observation = self._observations[index]
+        infos = {"costs": sampled.costs[index], "context": int(sampled.contexts[index])}
+        episode = SingleAgentEpisode(
+            observation_space=self.spaces[DEFAULT_MODULE_ID][0],
+            action_space=self.spaces[DEFAULT_MODULE_ID][1],
+        )
+        episode.add_env_reset(observation=observation, infos={})
+        episode.add_env_step(
+            observation=observation,
+            action=action,
+            reward=float(sampled.signals[index]),
+            infos=infos,
+            terminated=True,
+            extra_model_outputs={
+                Columns.ACTION_LOGP: logp,
+                Columns.ACTION_DIST_INPUTS: inputs,
+            },
+        )
+        return episode.to_numpy()
