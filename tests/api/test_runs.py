@@ -156,7 +156,7 @@ def test_grid_of_own_agents_costs_and_criteria(
 ) -> None:
     from prunetune.models.criteria import L1
     from prunetune.search.agents import Agent
-    from prunetune.search.agents.baselines import RandomAgent
+    from prunetune.search.agents.random_search import RandomAgent
 
     class Own(RandomAgent):
         """Random, by another name."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from prunetune.envs.budgets import Budget
-from prunetune.envs.problem import PruningProblem
+from prunetune.envs.judge import Judge
+from prunetune.envs.observation import group_features
+from prunetune.envs.problem import Outcome, Problem
+from prunetune.models.costs.cost import Cost
+from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import GroupInfo, LayerInfo, Structure
 from prunetune.models.space import Decision, SearchSpace
 from prunetune.rewards.evaluation.evaluation import Evaluation
@@ -99,12 +104,12 @@ class AnalyticEvaluator:
         self.structure = structure
         self.calls: list[int] = []
 
-    def __call__(self, candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+    def evaluate(self, candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
         """Evaluate candidates, remembering how many came in one call."""
         self.calls.append(len(candidates))
-        return [self.evaluate(widths) for widths in candidates]
+        return [self.one(widths) for widths in candidates]
 
-    def evaluate(self, widths: tuple[int, ...]) -> Evaluation:
+    def one(self, widths: tuple[int, ...]) -> Evaluation:
         """Accuracy falls with the squared share of units removed, more so in early groups."""
         kept = np.array(widths) / self.structure.sizes
         weight = 1.0 / (1.0 + np.arange(len(widths)))
@@ -113,18 +118,48 @@ class AnalyticEvaluator:
         return Evaluation(widths, {"accuracy": accuracy}, {"odd": odd}, 0.0)
 
 
+class Answers:
+    """Evaluations that are given, whatever is asked for."""
+
+    def __init__(self, answers: list[Evaluation]) -> None:
+        self.answers = answers
+
+    def evaluate(self, candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+        """The answers."""
+        return self.answers
+
+
+def space(structure: Structure, smallest: float = 0.0) -> SearchSpace:
+    """One decision per group, at least a share of which is kept."""
+    decisions = tuple(Decision(each.name, "channels", each.size) for each in structure.groups)
+    return SearchSpace(decisions).keeping(smallest, ["channels"])
+
+
 def problem(
-    structure: Structure, budgets: dict[str, float], shield: bool = False, **options: object
-) -> PruningProblem:
-    """A problem on ``structure`` with the analytic evaluator."""
-    evaluator = AnalyticEvaluator(structure)
-    dense = evaluator.evaluate(tuple(int(size) for size in structure.sizes))
-    return PruningProblem(
-        structure,
-        tuple(Budget(name, limit) for name, limit in budgets.items()),
-        evaluator,
-        Accuracy(),
-        dense,
+    structure: Structure,
+    budgets: dict[str, float],
+    shield: bool = False,
+    *,
+    costs: Sequence[Cost] = (),
+    smallest: float = 0.0,
+) -> Problem:
+    """A problem on ``structure``, judged by the analytic evaluator's accuracy."""
+    return Problem(
+        space=space(structure, smallest),
+        budgets=tuple(Budget(name, limit) for name, limit in budgets.items()),
+        costs={**counted_costs(structure), **{cost.name: cost for cost in costs}},
+        reward=Accuracy(),
+        dense=AnalyticEvaluator(structure).one(tuple(int(size) for size in structure.sizes)),
+        features=group_features(structure),
         shield=shield,
-        **options,  # type: ignore[arg-type]
     )
+
+
+def judge(structure: Structure, budgets: dict[str, float], **options: Any) -> Judge:
+    """A judge of such a problem."""
+    return Judge(problem(structure, budgets, **options), AnalyticEvaluator(structure))
+
+
+def judged(asked: Problem, structure: Structure, candidates: Any) -> Outcome:
+    """What the analytic evaluator and a fresh judge make of candidates."""
+    return Judge(asked, AnalyticEvaluator(structure)).ask(np.asarray(candidates, dtype=np.int64))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prunetune.envs.judge import Judge
 from prunetune.envs.past import Past
-from prunetune.envs.problem import PruningProblem
 from prunetune.models.costs.cost import MeasuredCost
 from prunetune.rewards.evaluation.evaluation import Evaluation
-from prunetune.search.agents.together.believed import BelievedCosts
-from prunetune.search.agents.together.environment import OneStepVectorEnv
+from prunetune.search.agents.together.believed_costs import BelievedCosts
 from prunetune.search.agents.together.imagination import Imagination
-from prunetune.search.agents.together.learned_rewards import LearnedReward, RewardKernel
+from prunetune.search.agents.together.reward_surrogate import LearnedReward, RewardKernel
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from .structures import AnalyticEvaluator, chain, problem
+from .structures import AnalyticEvaluator, Answers, chain, judge
 
 SIZES = np.array([16, 32, 64])
 
@@ -32,22 +29,30 @@ def _drawn(count: int, seed: int) -> NDArray[np.int64]:
 
 def _rewards(widths: NDArray[np.int64]) -> NDArray[np.float64]:
     evaluator = AnalyticEvaluator(chain(SIZES.tolist()))
-    return np.array([evaluator.evaluate(tuple(row)).measures["accuracy"] for row in widths])
+    return np.array([evaluator.one(tuple(row)).measures["accuracy"] for row in widths])
 
 
 def _odd(widths: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray((widths % 2).mean(axis=1))
 
 
-def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningProblem:
-    asked = problem(chain(SIZES.tolist()), budgets, costs=(MeasuredCost("odd"),))
-    past = Past(seen, _rewards(seen), {"odd": _odd(seen)})
-    return dataclasses.replace(asked, past=lambda: past)
+def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> Judge:
+    asked = judge(chain(SIZES.tolist()), budgets, costs=(MeasuredCost("odd"),))
+    _remember(asked.past, seen)
+    return asked
 
 
-def _evaluator(asked: PruningProblem) -> AnalyticEvaluator:
-    assert isinstance(asked.evaluate, AnalyticEvaluator)
-    return asked.evaluate
+def _remember(past: Past, seen: NDArray[np.int64]) -> None:
+    past.append(
+        [tuple(row) for row in seen.tolist()],
+        _rewards(seen).tolist(),
+        [{"odd": float(each)} for each in _odd(seen)],
+        [False] * len(seen),
+    )
+
+
+def _believed(asked: Judge) -> BelievedCosts:
+    return BelievedCosts(asked.problem, asked.past)
 
 
 def test_predictions_are_those_of_the_textbook() -> None:
@@ -109,7 +114,7 @@ def test_every_limit_gets_its_share_of_what_is_evaluated(
     asked = _with_past({"flops": 0.5}, _drawn(30, 7))
     widths, where = _drawn(120, seed), np.arange(120) % contexts
     limits = np.linspace(0.3, 0.6, contexts)[where][:, None]
-    chosen = Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, count)
+    chosen = Imagination(asked).choose(_believed(asked), widths, limits, where, count)
     assert len(chosen) == len(set(chosen.tolist())) == count
     shares = np.bincount(where[chosen], minlength=contexts)
     assert shares.max() - shares.min() <= 1
@@ -121,8 +126,8 @@ def test_what_is_new_feasible_and_promising_is_evaluated() -> None:
     new = _drawn(200, 9)
     widths = np.concatenate([seen[:40], new, new[:40]])
     limits, where = np.full((len(widths), 1), 0.5), np.zeros(len(widths), dtype=np.int64)
-    chosen = widths[Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, 10)]
-    flops = asked.limited[0]
+    chosen = widths[Imagination(asked).choose(_believed(asked), widths, limits, where, 10)]
+    flops = asked.problem.budgeted[0]
     assert (flops.fraction(chosen) <= 0.5).all()
     assert len({tuple(row) for row in chosen.tolist()}) == 10
     assert not {tuple(row) for row in chosen.tolist()} & {tuple(row) for row in seen.tolist()}
@@ -132,11 +137,11 @@ def test_what_is_new_feasible_and_promising_is_evaluated() -> None:
 
 
 def test_without_a_past_the_first_ones_that_keep_the_limits_are_evaluated() -> None:
-    asked = problem(chain(SIZES.tolist()), {"flops": 0.5})
+    asked = judge(chain(SIZES.tolist()), {"flops": 0.5})
     widths = np.unique(_drawn(60, 10), axis=0)
     limits, where = np.full((len(widths), 1), 0.5), np.zeros(len(widths), dtype=np.int64)
-    chosen = Imagination(asked).choose(BelievedCosts(asked), widths, limits, where, 5)
-    kept = np.flatnonzero(asked.limited[0].fraction(widths) <= 0.5)
+    chosen = Imagination(asked).choose(_believed(asked), widths, limits, where, 5)
+    kept = np.flatnonzero(asked.problem.budgeted[0].fraction(widths) <= 0.5)
     np.testing.assert_array_equal(chosen, kept[:5])
 
 
@@ -144,13 +149,13 @@ def test_what_was_evaluated_stays_and_the_rest_is_predicted() -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.5}, _drawn(100, 11))
     widths, chosen = _drawn(60, 12), np.arange(0, 60, 6)
     limits = np.full((60, 2), 0.5)
-    outcome = asked.judge(widths[chosen], limits[chosen])
-    judged = Imagination(asked).complete(widths, limits, chosen, outcome)
+    best = asked.past.best
+    outcome = asked.ask(widths[chosen], limits[chosen])
+    judged = Imagination(asked).complete(widths, limits, chosen, outcome, best)
     np.testing.assert_array_equal(judged.signals[chosen], outcome.signals)
     np.testing.assert_array_equal(judged.costs[chosen], outcome.costs)
-    np.testing.assert_array_equal(judged.costs[:, 0], asked.limited[0].fraction(widths))
+    np.testing.assert_array_equal(judged.costs[:, 0], asked.problem.budgeted[0].fraction(widths))
     np.testing.assert_allclose(judged.costs[:, 1], _odd(widths), atol=0.1)
-    np.testing.assert_array_equal(judged.feasible, (judged.costs <= limits).all(axis=1))
     assert spearmanr(judged.signals, _rewards(widths)).statistic > 0.97
 
 
@@ -158,39 +163,22 @@ def test_failed_evaluations_teach_nothing() -> None:
     asked = _with_past({"flops": 1.0}, _drawn(60, 13))
     widths, limits = _drawn(40, 14), np.ones((40, 1))
     chosen = np.arange(4)
-    broken = dataclasses.replace(
-        asked, evaluate=lambda ws: [Evaluation(w, {}, error="out of memory") for w in ws]
-    )
-    outcome = broken.judge(widths[chosen], limits[chosen])
-    judged = Imagination(broken).complete(widths, limits, chosen, outcome)
-    assert not judged.feasible[chosen].any()
-    some = [Evaluation(tuple(widths[0]), {}, error="out of memory")]
-    half = dataclasses.replace(asked, evaluate=lambda ws: [*some, *_evaluator(asked)(ws[1:])])
-    judged = Imagination(asked).complete(widths, limits, chosen, half.judge(widths[chosen]))
+    good = AnalyticEvaluator(chain(SIZES.tolist()))
+    answers = [Evaluation(tuple(widths[0]), {}, error="out of memory")]
+    answers += [good.one(tuple(row)) for row in widths[1:4].tolist()]
+    failing = Judge(asked.problem, Answers(answers))
+    failing.past = asked.past
+    outcome = failing.ask(widths[chosen], limits[chosen])
+    assert outcome.feasible.tolist()[0] is False
+    judged = Imagination(failing).complete(widths, limits, chosen, outcome, -np.inf)
     assert spearmanr(judged.signals[4:], _rewards(widths[4:])).statistic > 0.97
 
 
-def test_an_episode_tells_which_candidates_were_only_imagined() -> None:
-    asked = _with_past({"flops": 0.5}, _drawn(40, 15))
-    env = OneStepVectorEnv(asked, 30, imagined=4)
-    env.reset(seed=0)
-    actions = np.random.default_rng(16).uniform(-1, 1, (30, 4)).astype(np.float32)
-    _, rewards, over, _, infos = env.step(actions)
-    assert _evaluator(asked).calls == [6] and over.all()
-    evaluated = ~infos["imagined"]
-    assert evaluated.sum() == 6
-    np.testing.assert_array_equal(infos["_evaluation"], evaluated)
-    measured = infos["evaluation"]["accuracy"]
-    np.testing.assert_array_equal(rewards[evaluated], measured[evaluated])
-    np.testing.assert_array_equal(infos["evaluation"]["_accuracy"], evaluated)
-    flops = asked.limited[0].fraction(infos["widths"]) / 0.5
-    np.testing.assert_allclose(infos["costs"][:, 0], flops, rtol=1e-6)
-
-
-def test_an_episode_without_imagination_evaluates_everything() -> None:
-    asked = _with_past({"flops": 0.5}, _drawn(40, 17))
-    env = OneStepVectorEnv(asked, 6)
-    env.reset(seed=0)
-    infos = env.step(np.zeros((6, 4), dtype=np.float32))[-1]
-    assert _evaluator(asked).calls == [6]
-    assert not infos["imagined"].any() and infos["_evaluation"].all()
+def test_where_everything_fails_nothing_is_promised() -> None:
+    asked = judge(chain(SIZES.tolist()), {"flops": 1.0, "odd": 1.0}, costs=(MeasuredCost("odd"),))
+    widths, limits, chosen = _drawn(6, 15), np.ones((6, 2)), np.arange(2)
+    broken = [Evaluation(tuple(row), {}, error="out of memory") for row in widths[:2].tolist()]
+    failing = Judge(asked.problem, Answers(broken))
+    outcome = failing.ask(widths[chosen], limits[chosen])
+    judged = Imagination(failing).complete(widths, limits, chosen, outcome, -np.inf)
+    assert (judged.signals == 0).all() and np.isfinite(judged.costs).all()

@@ -1,25 +1,20 @@
-"""Learned costs against the textbook's Gaussian process, and candidates settled by them."""
+"""Learned costs against the textbook's Gaussian process, and candidates moved by them."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prunetune.envs.budgets import minimum_widths
+from prunetune.envs.judge import Judge
 from prunetune.envs.past import Past
-from prunetune.envs.problem import PruningProblem
 from prunetune.models.costs.cost import MeasuredCost
-from prunetune.search.agents.together.believed import BelievedCosts
+from prunetune.search.agents.together.believed_costs import BelievedCosts
 from prunetune.search.agents.together.candidate_map import CandidateMap
-from prunetune.search.agents.together.environment import OneStepVectorEnv
-from prunetune.search.agents.together.learned_costs import LearnedCost
-from prunetune.search.agents.together.moves import settle
+from prunetune.search.agents.together.cost_surrogate import LearnedCost
 
-from .structures import chain, problem
+from .structures import chain, judge, problem
 
 SIZES = np.array([16, 24, 64])
 
@@ -55,6 +50,30 @@ def _posterior_mean(
     return np.asarray(costs.mean() + between @ weights)
 
 
+def _past(seen: NDArray[np.int64], **costs: NDArray[np.float64]) -> Past:
+    """A past in which these candidates cost so much; what is not a number has failed."""
+    past = Past()
+    whole = np.all([np.isfinite(each) for each in costs.values()], axis=0)
+    past.append(
+        [tuple(row) for row in seen.tolist()],
+        np.where(whole, 0.0, np.nan).tolist(),
+        [{name: float(each[row]) for name, each in costs.items()} for row in range(len(seen))],
+        [False] * len(seen),
+    )
+    return past
+
+
+def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> Judge:
+    costs = (MeasuredCost("odd"), MeasuredCost("padded"))
+    asked = judge(chain(SIZES.tolist()), budgets, costs=costs)
+    asked.past = _past(seen, odd=_odd(seen), padded=_padded(seen))
+    return asked
+
+
+def _believed(asked: Judge) -> BelievedCosts:
+    return BelievedCosts(asked.problem, asked.past)
+
+
 def test_predictions_are_the_posterior_mean_of_the_level_of_noise_that_errs_least() -> None:
     seen, new = _drawn(30, 0), _drawn(10, 1)
     costs = _padded(seen) + np.random.default_rng(2).normal(0, 0.05, 30)
@@ -87,7 +106,7 @@ def test_its_error_is_that_of_leaving_every_candidate_out_once() -> None:
 def test_what_turns_on_single_channels_or_blocks_is_learned_from_few(cost: object) -> None:
     assert callable(cost)
     seen, new = _drawn(120, 4), _drawn(200, 5)
-    model = LearnedCost.of_past(Past(seen, costs={"own": cost(seen)}), "own", SIZES)
+    model = LearnedCost.of_past(_past(seen, own=cost(seen)), "own", SIZES)
     assert model is not None
     error = np.sqrt(np.mean((model.predict(new) - cost(new)) ** 2))
     assert error < 0.1 * cost(new).std()
@@ -98,9 +117,9 @@ def test_too_little_or_too_random_a_past_is_not_followed() -> None:
     chance = np.random.default_rng(7).normal(size=60)
     costs = _odd(seen)
     assert LearnedCost.of_past(Past(), "own", SIZES) is None
-    assert LearnedCost.of_past(Past(seen, costs={"own": chance}), "own", SIZES) is None
-    assert LearnedCost.of_past(Past(seen, costs={"own": costs}), "other", SIZES) is None
-    assert LearnedCost.of_past(Past(seen[:7], costs={"own": costs[:7]}), "own", SIZES) is None
+    assert LearnedCost.of_past(_past(seen, own=chance), "own", SIZES) is None
+    assert LearnedCost.of_past(_past(seen, own=costs), "other", SIZES) is None
+    assert LearnedCost.of_past(_past(seen[:7], own=costs[:7]), "own", SIZES) is None
 
 
 def test_candidates_whose_evaluation_failed_teach_nothing() -> None:
@@ -108,7 +127,7 @@ def test_candidates_whose_evaluation_failed_teach_nothing() -> None:
     costs = _padded(seen)
     broken = np.where(np.arange(60) % 3 == 0, np.nan, costs)
     whole = np.isfinite(broken)
-    model = LearnedCost.of_past(Past(seen, costs={"own": broken}), "own", SIZES)
+    model = LearnedCost.of_past(_past(seen, own=broken), "own", SIZES)
     assert model is not None
     expected = LearnedCost(seen[whole], costs[whole], SIZES).predict(seen)
     np.testing.assert_allclose(model.predict(seen), expected)
@@ -126,59 +145,54 @@ def test_whether_a_cost_grows_with_the_widths_is_learned_too() -> None:
     assert not LearnedCost(seen, -_padded(seen), SIZES).grows
 
 
-def _with_past(budgets: dict[str, float], seen: NDArray[np.int64]) -> PruningProblem:
-    costs = (MeasuredCost("odd"), MeasuredCost("padded"))
-    asked = problem(chain(SIZES.tolist()), budgets, costs=costs)
-    past = Past(seen, costs={"odd": _odd(seen), "padded": _padded(seen)})
-    return dataclasses.replace(asked, past=lambda: past)
-
-
 @pytest.mark.parametrize("limit", [0.35, 0.5, 0.8])
 def test_candidates_are_scaled_to_a_learned_cost_that_grows(limit: float) -> None:
     asked = _with_past({"padded": limit}, _drawn(150, 16))
-    mapping, limits = CandidateMap(asked), np.full((30, 1), limit)
+    mapping, limits = CandidateMap(asked.problem), np.full((30, 1), limit)
     actions = np.random.default_rng(17).uniform(-0.6, 0.6, (30, mapping.size))
-    costs = _padded(mapping.widths(actions, limits, BelievedCosts(asked)))
+    costs = _padded(mapping.candidates(actions, limits, _believed(asked)))
     block = 1 / np.ceil(SIZES / 8).sum()
     # One factor may take several groups over the edges of their blocks at once.
     assert (costs <= limit).all() and (costs > limit - 3 * block).all()
-    assert (_padded(mapping.widths(actions, limits)) > limit).any()
+    assert (_padded(mapping.candidates(actions, limits)) > limit).any()
 
 
 def test_what_no_width_keeps_does_not_leave_one_unit_everywhere() -> None:
     asked = _with_past({"flops": 0.5, "padded": 0.01}, _drawn(150, 18))
     loose = _with_past({"flops": 0.5, "padded": 1.0}, _drawn(150, 18))
-    mapping, actions = CandidateMap(asked), np.zeros((1, 4))
-    narrowest = mapping.widths(actions, np.array([[0.5, 0.01]]), BelievedCosts(asked))
+    mapping, actions = CandidateMap(asked.problem), np.zeros((1, 4))
+    narrowest = mapping.candidates(actions, np.array([[0.5, 0.01]]), _believed(asked))
     assert (_padded(narrowest) <= 3 / np.ceil(SIZES / 8).sum()).all()
-    expected = CandidateMap(loose).widths(actions, np.array([[0.5, 1.0]]))
-    widths = CandidateMap(loose).widths(actions, np.array([[0.5, 1.0]]), BelievedCosts(loose))
+    expected = CandidateMap(loose.problem).candidates(actions, np.array([[0.5, 1.0]]))
+    widths = CandidateMap(loose.problem).candidates(
+        actions, np.array([[0.5, 1.0]]), _believed(loose)
+    )
     np.testing.assert_array_equal(widths, expected)
 
 
 def test_unscaled_candidates_are_not_scaled_to_learned_costs_either() -> None:
     asked = _with_past({"padded": 0.5}, _drawn(150, 19))
-    mapping, limits = CandidateMap(asked, scaled=False), np.full((5, 1), 0.5)
+    mapping, limits = CandidateMap(asked.problem, scale=False), np.full((5, 1), 0.5)
     actions = np.random.default_rng(20).uniform(-1, 1, (5, mapping.size))
-    widths = mapping.widths(actions, limits, BelievedCosts(asked))
-    np.testing.assert_array_equal(widths, mapping.widths(actions, limits))
+    widths = mapping.candidates(actions, limits, _believed(asked))
+    np.testing.assert_array_equal(widths, mapping.candidates(actions, limits))
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
-def test_settled_candidates_keep_their_limits_and_hardly_move(seed: int) -> None:
+def test_moved_candidates_keep_their_limits_and_hardly_move(seed: int) -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 11))
-    flops = asked.limited[0]
+    flops = asked.problem.budgeted[0]
     drawn = _drawn(40, seed)
     widths = drawn[flops.fraction(drawn) <= 0.5][:8]
     limits = np.repeat([[0.5, 0.1]], len(widths), axis=0)
-    settled = settle(asked, BelievedCosts(asked), widths, limits)
-    assert (_odd(settled) == 0).all()
-    assert (flops.fraction(settled) <= 0.5).all()
-    assert (np.abs(settled - widths) <= 3).all()
-    assert (settled >= minimum_widths(asked.structure)).all() and (settled <= SIZES).all()
+    moved = _believed(asked).moved_to_limits(widths, limits)
+    assert (_odd(moved) == 0).all()
+    assert (flops.fraction(moved) <= 0.5).all()
+    assert (np.abs(moved - widths) <= 3).all()
+    assert (moved >= asked.problem.space.smallest).all() and (moved <= SIZES).all()
     # What keeps all limits stays as it is.
-    np.testing.assert_array_equal(settle(asked, BelievedCosts(asked), settled, limits), settled)
+    np.testing.assert_array_equal(_believed(asked).moved_to_limits(moved, limits), moved)
 
 
 def _move_by_move(
@@ -203,27 +217,24 @@ def _move_by_move(
         row = moved[gains.argmax()]
 
 
-def test_settling_makes_the_best_of_all_moves() -> None:
+def test_moving_makes_the_best_of_all_moves() -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.1, "padded": 0.5}, _drawn(150, 21))
-    believed, widths = BelievedCosts(asked), _drawn(20, 22)
+    believed, widths = _believed(asked), _drawn(20, 22)
     limits = np.repeat([[0.5, 0.1, 0.5]], len(widths), axis=0)
     expected = [
         _move_by_move(believed, row, limit) for row, limit in zip(widths, limits, strict=True)
     ]
-    np.testing.assert_array_equal(settle(asked, believed, widths, limits), expected)
+    np.testing.assert_array_equal(believed.moved_to_limits(widths, limits), expected)
 
 
-def test_without_a_past_nothing_settles() -> None:
+def test_without_a_past_nothing_moves() -> None:
     asked = problem(chain(SIZES.tolist()), {"odd": 0.1}, costs=(MeasuredCost("odd"),))
     widths, limits = _drawn(5, 12), np.full((5, 1), 0.1)
-    np.testing.assert_array_equal(settle(asked, BelievedCosts(asked), widths, limits), widths)
+    believed = BelievedCosts(asked, Past())
+    np.testing.assert_array_equal(believed.moved_to_limits(widths, limits), widths)
 
 
-@pytest.mark.parametrize("learn", [True, False])
-def test_an_episode_of_one_step_settles_unless_told_not_to(learn: bool) -> None:
+def test_nothing_is_learned_where_nobody_wants_it() -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 13))
-    env = OneStepVectorEnv(asked, 6, learn_costs=learn)
-    env.reset(seed=0)
-    actions = np.random.default_rng(14).uniform(-0.5, 0.5, (6, 4)).astype(np.float32)
-    _, _, _, _, infos = env.step(actions)
-    assert (_odd(infos["widths"]) == 0).all() == learn
+    assert _believed(asked).learned
+    assert not BelievedCosts(asked.problem, asked.past, learn=False).learned

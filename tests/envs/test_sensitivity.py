@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.budgets import minimum_widths
-from prunetune.envs.problem import PruningProblem
+from prunetune.envs.judge import Judge
 from prunetune.models import Candidate
 from prunetune.models.costs.cost import MeasuredCost
 from prunetune.models.costs.counted import counted_costs
@@ -20,13 +20,13 @@ from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
 from prunetune.search.agents.together.candidate_map import CandidateMap
 
-from .structures import chain, problem, structures
+from .structures import AnalyticEvaluator, chain, judge, problem, structures
 
 
-def _fitted(asked: PruningProblem, steps: int) -> Sensitivity:
-    widths = narrowings(asked, steps)
-    outcome = asked.judge(widths)
-    return Sensitivity.fit(asked, widths, outcome.rewards, outcome.costs)
+def _fitted(asked: Judge, steps: int) -> Sensitivity:
+    widths = narrowings(asked.problem, steps)
+    outcome = asked.ask(widths)
+    return Sensitivity.fit(asked.problem, widths, outcome.rewards, outcome.costs)
 
 
 def test_one_group_is_narrowed_at_a_time() -> None:
@@ -43,7 +43,7 @@ def test_one_group_is_narrowed_at_a_time() -> None:
 
 
 def test_losses_are_those_of_the_candidates_and_linear_between_them() -> None:
-    asked = problem(chain([16, 8]), {"flops": 0.5})
+    asked = judge(chain([16, 8]), {"flops": 0.5})
     fitted = _fitted(asked, 3)
     # Two groups of weights 1 and 1/2: narrowing one to the share s loses w (1 - s)^2 / 1.5.
     expected = {16: 0.0, 12: 0.25**2 / 1.5, 8: 0.5**2 / 1.5, 4: 0.75**2 / 1.5}
@@ -68,13 +68,13 @@ def test_noise_does_not_make_a_loss_fall_and_rise() -> None:
 
 def test_what_is_allocated_loses_hardly_more_than_the_best_candidate_there_is() -> None:
     # The analytic accuracy is a sum over groups, so that exhaustive search is the oracle.
-    asked = problem(chain([12, 16, 10]), {"flops": 0.4})
+    asked = judge(chain([12, 16, 10]), {"flops": 0.4})
     every = np.array(list(itertools.product(range(1, 13), range(1, 17), range(1, 11))))
-    outcome = asked.judge(every)
+    outcome = asked.ask(every)
     best = outcome.rewards[outcome.feasible].max()
-    allocated = _fitted(asked, 8).allocate(asked, np.array([[0.4]]))
-    reward = asked.judge(allocated)
-    uniform = asked.judge(asked.width_map.uniform[None]).rewards[0]
+    allocated = _fitted(asked, 8).allocate(asked.problem, np.array([[0.4]]))
+    reward = asked.ask(allocated)
+    uniform = asked.ask(asked.problem.action_map.uniform[None]).rewards[0]
     assert reward.feasible.all()
     assert best - reward.rewards[0] < 0.15 * (best - uniform)
 
@@ -82,28 +82,34 @@ def test_what_is_allocated_loses_hardly_more_than_the_best_candidate_there_is() 
 SIZES = np.array([12, 16, 10])
 
 
-def _measured(limit: float, slopes: Sequence[float]) -> PruningProblem:
-    """A problem whose only budget is on a measured cost, a sum of shares of the groups."""
-    asked = problem(chain(SIZES.tolist()), {"own": limit}, costs=(MeasuredCost("own"),))
-    evaluate = asked.evaluate
+class _WithCost(AnalyticEvaluator):
+    """The analytic evaluator, whose evaluations also report a sum of shares of the groups."""
 
-    def with_cost(candidates: Sequence[Candidate]) -> list[Evaluation]:
-        answers = zip(candidates, evaluate(candidates), strict=True)
-        return [
-            dataclasses.replace(answer, costs={"own": float(np.dot(slopes, widths / SIZES))})
-            for widths, answer in answers
-        ]
+    def __init__(self, structure: Structure, slopes: Sequence[float]) -> None:
+        super().__init__(structure)
+        self.slopes = slopes
 
-    return dataclasses.replace(asked, evaluate=with_cost)
+    def one(self, widths: Candidate) -> Evaluation:
+        """Accuracy as ever, and the cost."""
+        own = float(np.dot(self.slopes, np.array(widths) / SIZES))
+        return dataclasses.replace(super().one(widths), costs={"own": own})
+
+
+def _measured(limit: float, slopes: Sequence[float], smallest: float = 0.0) -> Judge:
+    """A judge whose only budget is on a measured cost, a sum of shares of the groups."""
+    structure = chain(SIZES.tolist())
+    costs = (MeasuredCost("own"),)
+    asked = problem(structure, {"own": limit}, costs=costs, smallest=smallest)
+    return Judge(asked, _WithCost(structure, slopes))
 
 
 def test_costs_that_only_an_evaluation_reveals_are_allocated_by_what_groups_add_to_them() -> None:
     asked = _measured(0.45, [0.5, 0.2, 0.3])
     every = np.array(list(itertools.product(*(range(1, size + 1) for size in SIZES))))
-    outcome = asked.judge(every)
+    outcome = asked.ask(every)
     best = outcome.rewards[outcome.feasible].max()
-    uniform = asked.judge(np.array([[5, 7, 4]]))
-    allocated = asked.judge(_fitted(asked, 8).allocate(asked, np.array([[0.45]])))
+    uniform = asked.ask(np.array([[5, 7, 4]]))
+    allocated = asked.ask(_fitted(asked, 8).allocate(asked.problem, np.array([[0.45]])))
     assert allocated.feasible.all() and uniform.feasible.all()
     assert allocated.costs[0, 0] > 0.9 * 0.45
     # Units are whole, and these groups have few of them.
@@ -112,12 +118,13 @@ def test_costs_that_only_an_evaluation_reveals_are_allocated_by_what_groups_add_
 
 def test_only_groups_that_a_measured_cost_turns_on_give_way_to_it() -> None:
     asked = _measured(0.1, [0.0, 0.5, 0.0])
-    assert _fitted(asked, 4).allocate(asked, asked.front).tolist() == [[12, 3, 10]]
+    assert _fitted(asked, 4).allocate(asked.problem, asked.problem.limits).tolist() == [[12, 3, 10]]
 
 
 def test_a_limit_that_narrowing_does_not_lead_to_leaves_all_units() -> None:
-    asked = dataclasses.replace(_measured(0.45, [-0.5, 1.8, -0.3]), smallest=0.9)
-    assert _fitted(asked, 4).allocate(asked, asked.front).tolist() == [SIZES.tolist()]
+    asked = _measured(0.45, [-0.5, 1.8, -0.3], smallest=0.9)
+    allocated = _fitted(asked, 4).allocate(asked.problem, asked.problem.limits)
+    assert allocated.tolist() == [SIZES.tolist()]
 
 
 @settings(max_examples=30, deadline=None)
@@ -129,25 +136,25 @@ def test_allocations_keep_all_tabulated_budgets_and_leave_little_unused(
     narrowest = minimum_widths(structure)[None]
     costs = counted_costs(structure)
     assume(all(costs[name].fraction(narrowest)[0] < limit for name, limit in limits.items()))
-    asked = problem(structure, limits)
-    allocated = _fitted(asked, 2).allocate(asked, np.array([[flops, params], [1.0, 1.0]]))
-    assert asked.limits.keep(allocated[:1]).all()
+    asked = judge(structure, limits)
+    allocated = _fitted(asked, 2).allocate(asked.problem, np.array([[flops, params], [1.0, 1.0]]))
+    assert asked.problem.tabulated.keep(allocated[:1]).all()
     assert allocated[1].tolist() == structure.sizes.tolist()
     # Some group had to give way: giving it one unit back breaks a budget.
     if (allocated[0] < structure.sizes).any():
         wider = allocated[:1] + np.eye(len(structure.groups), dtype=np.int64)
         possible = (wider <= structure.sizes).all(axis=1)
-        assert not asked.limits.keep(wider[possible]).all()
+        assert not asked.problem.tabulated.keep(wider[possible]).all()
 
 
 def test_a_candidate_map_starts_where_the_sensitivities_say() -> None:
-    asked = problem(chain([400, 300, 500]), {"flops": 0.4})
-    fitted = _fitted(asked, 4)
+    judged = judge(chain([400, 300, 500]), {"flops": 0.4})
+    asked, fitted = judged.problem, _fitted(judged, 4)
     mapping = CandidateMap(asked, sensitivity=fitted)
     limits = np.array([[0.4], [0.2], [0.4]])
-    started = mapping.widths(np.zeros((3, 4)), limits)
+    started = mapping.candidates(np.zeros((3, 4)), limits)
     allocated = fitted.allocate(asked, limits)
     np.testing.assert_allclose(started, allocated, rtol=0.02)
-    spent = asked.limited[0].fraction(started) / limits[:, 0]
+    spent = asked.budgeted[0].fraction(started) / limits[:, 0]
     np.testing.assert_allclose(spent, 0.99, atol=0.005)
-    assert mapping.widths(np.array([[-1.0, 1.0, 0.0, 0.0]]), limits[:1])[0, 0] < 5
+    assert mapping.candidates(np.array([[-1.0, 1.0, 0.0, 0.0]]), limits[:1])[0, 0] < 5

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from prunetune.envs.budgets import Budget
-from prunetune.envs.problem import PruningProblem
+from prunetune.envs.judge import Judge
+from prunetune.envs.problem import Problem
 from prunetune.errors import PluginError, SpecError, UnknownNameError
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
-from prunetune.search.agents.baselines import RandomAgent, UniformAgent
-from prunetune.search.agents.black_box import CmaEsAgent, TpeAgent
-from prunetune.search.agents.policy import candidates_per_iteration
+from prunetune.search.agents.optuna_based import CmaEsAgent, TpeAgent
+from prunetune.search.agents.ppo import candidates_per_iteration
+from prunetune.search.agents.random_search import RandomAgent
+from prunetune.search.agents.scaling import rescale
 from prunetune.search.agents.sensitivity import SensitivityAgent
-from prunetune.search.agents.together.candidate_map import rescale
-from prunetune.search.engine.problem_spec import ProblemSpec
+from prunetune.search.agents.uniform import UniformAgent
 from prunetune.search.spec.reading import AgentSpec
 
 
@@ -36,10 +37,16 @@ def _structures() -> Any:
 STRUCTURES = _structures()
 
 
-def _problem(budgets: dict[str, float] | None = None, **options: Any) -> PruningProblem:
-    structure = STRUCTURES.chain([16, 32, 32, 64])
-    problem: PruningProblem = STRUCTURES.problem(structure, budgets or {"flops": 0.5}, **options)
-    return problem
+STRUCTURE = STRUCTURES.chain([16, 32, 32, 64])
+
+
+def _judge(budgets: dict[str, float] | None = None, **options: Any) -> Judge:
+    judge: Judge = STRUCTURES.judge(STRUCTURE, budgets or {"flops": 0.5}, **options)
+    return judge
+
+
+def _with(problem: Problem) -> Judge:
+    return Judge(problem, STRUCTURES.AnalyticEvaluator(STRUCTURE))
 
 
 def _best(agent: BlackBoxAgent, evaluations: int) -> float:
@@ -56,22 +63,24 @@ def _best(agent: BlackBoxAgent, evaluations: int) -> float:
 
 
 def test_uniform_begins_with_the_widest_uniform_candidate_and_soon_has_no_more() -> None:
-    problem = _problem()
-    agent = UniformAgent(problem, 0, 100, fractions=4)
+    judge = _judge()
+    problem = judge.problem
+    agent = UniformAgent(judge, 0, 100, fractions=4)
     first = agent.iterate(100)
     assert len(first.candidates) == 4
     assert first.outcome is not None and first.outcome.feasible.all()
-    np.testing.assert_array_equal(first.candidates[0], problem.width_map.uniform)
+    np.testing.assert_array_equal(first.candidates[0], problem.action_map.uniform)
     # One more unit in every group would break the budget.
-    assert not problem.limits.keep(np.minimum(first.candidates[:1] + 1, problem.structure.sizes))[0]
+    assert not problem.tabulated.keep(np.minimum(first.candidates[:1] + 1, problem.space.sizes))[0]
     assert agent.iterate(96).outcome is None
 
 
 @pytest.mark.parametrize("budgets", [{"flops": 0.5}, {"flops": 0.4, "params": 0.2}])
 def test_random_candidates_use_their_budgets_up_and_keep_them(budgets: dict[str, float]) -> None:
-    problem = _problem(budgets)
-    widths = RandomAgent(problem, 0, 200, candidates=200).ask(200)
-    costs = np.stack([cost.fraction(widths) for cost in problem.limited], axis=1)
+    judge = _judge(budgets)
+    problem = judge.problem
+    widths = RandomAgent(judge, 0, 200, candidates=200).ask(200)
+    costs = np.stack([cost.fraction(widths) for cost in problem.budgeted], axis=1)
     limits = np.array(list(budgets.values()))
     assert (costs <= limits).all()
     # The tightest budget is nearly used up: rounding leaves at most a few per cent.
@@ -80,62 +89,63 @@ def test_random_candidates_use_their_budgets_up_and_keep_them(budgets: dict[str,
 
 
 def test_sensitivities_alone_beat_uniform_widths_and_are_asked_for_once() -> None:
-    problem = _problem({"flops": 0.5, "params": 0.6})
-    agent = SensitivityAgent(problem, 0, 100)
+    judge = _judge({"flops": 0.5, "params": 0.6})
+    problem = judge.problem
+    agent = SensitivityAgent(judge, 0, 100)
     narrowed = agent.iterate(100)
-    sizes = problem.structure.sizes
+    sizes = problem.space.sizes
     assert ((narrowed.candidates != sizes).sum(axis=1) <= 1).all()
     assert len(narrowed.candidates) <= 20
     allocated = agent.iterate(80)
     assert allocated.outcome is not None and allocated.outcome.feasible.all()
-    assert allocated.outcome.rewards.max() > _best(UniformAgent(problem, 0, 8), 8)
+    assert allocated.outcome.rewards.max() > _best(UniformAgent(_with(problem), 0, 8), 8)
     assert agent.iterate(60).outcome is None
 
 
 def test_sensitivities_need_evaluations() -> None:
     with pytest.raises(SpecError, match="evaluations of at least 25"):
-        SensitivityAgent(_problem(), 0, 24)
-    assert SensitivityAgent(_problem(), 0, 25).iterate(25).outcome is not None
+        SensitivityAgent(_judge(), 0, 24)
+    assert SensitivityAgent(_judge(), 0, 25).iterate(25).outcome is not None
 
 
 @pytest.mark.parametrize("kind", [UniformAgent, RandomAgent, SensitivityAgent])
 def test_baselines_use_up_every_limit_of_a_range(kind: type[BlackBoxAgent]) -> None:
-    problem = _problem({"flops": 0.7})
+    problem = _judge({"flops": 0.7}).problem
     ranged = dataclasses.replace(problem, budgets=(Budget("flops", 0.7, lowest=0.3),))
-    agent = kind(ranged, 0, 80)
+    agent = kind(_with(ranged), 0, 80)
     if kind is SensitivityAgent:
         agent.iterate(80)
-    widths = agent.iterate(20).widths
-    spent = ranged.limited[0].fraction(widths)
+    widths = agent.iterate(20).candidates
+    spent = ranged.budgeted[0].fraction(widths)
     for limit in (0.3, 0.4, 0.5, 0.6, 0.7):
         assert ((spent <= limit) & (spent > 0.93 * limit)).any()
 
 
 def test_rescaling_keeps_what_is_within_the_budgets_full() -> None:
-    problem = _problem({"flops": 1.0})
+    problem = _judge({"flops": 1.0}).problem
     widths = rescale(problem, np.full((1, 4), 0.3))
-    np.testing.assert_array_equal(widths[0], problem.structure.sizes)
+    np.testing.assert_array_equal(widths[0], problem.space.sizes)
 
 
 @pytest.mark.parametrize(
     "kind", [UniformAgent, RandomAgent, SensitivityAgent, TpeAgent, CmaEsAgent]
 )
 def test_a_restored_agent_continues_exactly(kind: type[BlackBoxAgent], tmp_path: Path) -> None:
-    agent = kind(_problem(), 3, 96)
+    agent = kind(_judge(), 3, 96)
     for _ in range(2):
         agent.iterate(5)
     agent.save(tmp_path)
-    expected = [agent.iterate(5).widths.tolist() for _ in range(3)]
-    restored = kind(_problem(), 3, 96)
+    expected = [agent.iterate(5).candidates.tolist() for _ in range(3)]
+    restored = kind(_judge(), 3, 96)
     restored.load(tmp_path)
-    assert [restored.iterate(5).widths.tolist() for _ in range(3)] == expected
+    assert [restored.iterate(5).candidates.tolist() for _ in range(3)] == expected
 
 
 @pytest.mark.parametrize("kind", [RandomAgent, TpeAgent, CmaEsAgent])
 def test_seeds_decide_everything(kind: type[BlackBoxAgent]) -> None:
     def asked(seed: int) -> list[list[int]]:
-        agent = kind(_problem(), seed, 64)
-        return [row for _ in range(4) for row in agent.iterate(16).widths.tolist()]
+        agent = kind(_judge(), seed, 64)
+        return [row for _ in range(4) for row in agent.iterate(16).candidates.tolist()]
 
     assert asked(0) == asked(0)
     assert asked(0) != asked(1)
@@ -145,26 +155,24 @@ def test_seeds_decide_everything(kind: type[BlackBoxAgent]) -> None:
 def test_optimisers_start_at_the_uniform_candidate_and_improve_on_it(
     kind: type[BlackBoxAgent],
 ) -> None:
-    problem = _problem()
-    first = kind(problem, 0, 200).iterate(1).widths[0]
-    np.testing.assert_array_equal(first, problem.width_map.uniform)
-    uniform = _best(UniformAgent(problem, 0, 8), 8)
-    assert _best(kind(problem, 0, 200), 200) > uniform
+    judge = _judge()
+    problem = judge.problem
+    first = kind(judge, 0, 200).iterate(1).candidates[0]
+    np.testing.assert_array_equal(first, problem.action_map.uniform)
+    uniform = _best(UniformAgent(_with(problem), 0, 8), 8)
+    assert _best(kind(_with(problem), 0, 200), 200) > uniform
 
 
 @pytest.mark.parametrize("kind", [RandomAgent, TpeAgent, CmaEsAgent])
 def test_failed_evaluations_are_infeasible_and_stop_nobody(kind: type[BlackBoxAgent]) -> None:
-    problem = _problem()
-    healthy = problem.evaluate
+    class EveryThirdFails(STRUCTURES.AnalyticEvaluator):  # type: ignore[misc,name-defined]
+        def evaluate(self, candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+            return [
+                Evaluation(each.candidate, error="out of memory") if number % 3 == 0 else each
+                for number, each in enumerate(super().evaluate(candidates))
+            ]
 
-    def every_third_fails(candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
-        return [
-            Evaluation(each.candidate, error="out of memory") if number % 3 == 0 else each
-            for number, each in enumerate(healthy(candidates))
-        ]
-
-    object.__setattr__(problem, "evaluate", every_third_fails)
-    agent = kind(problem, 0, 64)
+    agent = kind(Judge(_judge().problem, EveryThirdFails(STRUCTURE)), 0, 64)
     for _ in range(4):
         outcome = agent.iterate(16).outcome
         assert outcome is not None
@@ -173,7 +181,7 @@ def test_failed_evaluations_are_infeasible_and_stop_nobody(kind: type[BlackBoxAg
 
 
 def test_the_shield_makes_every_candidate_of_an_optimiser_feasible() -> None:
-    agent = TpeAgent(_problem(shield=True), 0, 64)
+    agent = TpeAgent(_judge(shield=True), 0, 64)
     for _ in range(3):
         outcome = agent.iterate(16).outcome
         assert outcome is not None and outcome.feasible.all()
@@ -208,21 +216,11 @@ def test_names_and_parameters_are_checked_before_anything_starts(tmp_path: Path)
 def test_a_users_own_agent_is_built_from_its_file(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
-        "from prunetune.search.agents.baselines import RandomAgent\n"
+        "from prunetune.search.agents.random_search import RandomAgent\n"
         "class Mine(RandomAgent):\n    name = 'mine'\n"
     )
-    problem = _problem()
-    plain = ProblemSpec(
-        structure=problem.structure.to_dict(),
-        dense=problem.dense.to_row(),
-        budgets={"flops": 0.5},
-        reward="accuracy",  # type: ignore[arg-type]
-        shield=False,
-        smallest=0.0,
-        pool="none",
-    )
     spec = AgentSpec(name=f"{own}:Mine", parameters={"candidates": 5})
-    agent = make_agent(spec, problem, plain, 0, 10)
-    assert len(agent.iterate(10).widths) == 5
+    agent = make_agent(spec, _judge(), 0, 10)
+    assert len(agent.iterate(10).candidates) == 5
     with pytest.raises(SpecError, match="cannot be built"):
-        make_agent(AgentSpec(name="random", parameters={"candidates": 0}), problem, plain, 0, 10)
+        make_agent(AgentSpec(name="random", parameters={"candidates": 0}), _judge(), 0, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import shutil
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prunetune.envs.budgets import Budget
+from prunetune.envs.judge import Judge
 from prunetune.errors import SpecError
-from prunetune.models.costs.collection import CostTables
 from prunetune.models.costs.cost import MeasuredCost
 from prunetune.search.agents import make_agent
-from prunetune.search.engine import problem_spec
-from prunetune.search.engine.problem_spec import ProblemSpec
-from prunetune.search.engine.trial import SearchTrial, TrialContext
+from prunetune.search.engine import trial as trial_module
+from prunetune.search.engine.trial import SearchTrial, TrialPlan
+from prunetune.search.run.checkpoints import TrialProgress
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.spec.model import AgentSpec
 
@@ -35,20 +37,19 @@ def _structures() -> Any:
 
 STRUCTURES = _structures()
 STRUCTURE = STRUCTURES.chain([16, 32, 32, 64])
-DENSE = STRUCTURES.AnalyticEvaluator(STRUCTURE).evaluate((16, 32, 32, 64))
-BUDGETS: dict[str, float | str] = {"flops": 0.5, "odd": "0.5 parts"}
+BUDGETS = {"flops": 0.5, "odd": 0.5}
 
 
 class _Here:
     """Evaluates by a formula in this process, as a pool would in others."""
 
     def __init__(self, name: str) -> None:
-        self.evaluate = STRUCTURES.AnalyticEvaluator(STRUCTURE)
+        self.evaluate = STRUCTURES.AnalyticEvaluator(STRUCTURE).evaluate
 
 
 @pytest.fixture
 def evaluated_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problem_spec, "PoolClient", _Here)
+    monkeypatch.setattr(trial_module, "PoolClient", _Here)
 
 
 @pytest.fixture
@@ -57,18 +58,14 @@ def trials() -> Iterator[Any]:
     begun: list[SearchTrial] = []
 
     def begin(folder: Path, agent: AgentSpec) -> SearchTrial:
-        context = TrialContext(
+        plan = TrialPlan(
             histories=folder / "histories",
             experiment=folder / "tune",
             rungs=folder / "rungs",
             pool="here",
-            structure=STRUCTURE.to_dict(),
-            dense=DENSE.to_row(),
             evaluations=64,
-            shield=False,
-            smallest=0.0,
-            costs=CostTables(own={"odd": 0.0}),
         )
+        problem = STRUCTURES.problem(STRUCTURE, BUDGETS, costs=(MeasuredCost("odd", 0.0),))
         trial = {
             "name": "trial",
             "reward": "accuracy",
@@ -77,7 +74,7 @@ def trials() -> Iterator[Any]:
             "seed": 5,
         }
         made = SearchTrial.__new__(SearchTrial)
-        made.setup({"trial": trial}, context.model_dump(mode="json"))
+        made.setup({"trial": trial}, plan, {"trial": problem})
         begun.append(made)
         return made
 
@@ -99,12 +96,12 @@ def _state(trial: SearchTrial) -> list[dict[str, Any]]:
     return [found.get() for found in agent._algorithm.learner_group.foreach_learner(look)]
 
 
-@pytest.mark.parametrize("decide", ["together", "in-order"])
+@pytest.mark.parametrize("name", ["ppo-lagrangian", "ppo-lagrangian-in-order"])
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
-    trials: Any, tmp_path: Path, decide: str, after: int
+    trials: Any, tmp_path: Path, name: str, after: int
 ) -> None:
-    agent = AgentSpec(name="ppo-lagrangian", parameters={"decide": decide, "candidates": 8})
+    agent = AgentSpec(name=name, parameters={"candidates": 8})
     whole = trials(tmp_path / "whole", agent)
     for _ in range(after):
         whole.step()
@@ -123,7 +120,7 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     assert found == expected
     assert _state(restored) == _state(whole) != saved
     histories = [
-        TrialHistory(tmp_path / name / "histories" / "trial") for name in ("whole", "restored")
+        TrialHistory(tmp_path / each / "histories" / "trial") for each in ("whole", "restored")
     ]
     first, second = (history.load() for history in histories)
     # The sampled actions, as widths.
@@ -131,41 +128,63 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     assert len({each.candidate for each in second[-8:]}) > 1
 
 
-def _problem(budgets: dict[str, float], **options: Any) -> Any:
-    return STRUCTURES.problem(STRUCTURE, budgets, **options)
+def _judge(budgets: dict[str, float], **options: Any) -> Judge:
+    judge: Judge = STRUCTURES.judge(STRUCTURE, budgets, **options)
+    return judge
 
 
-def _plain(budgets: dict[str, float | str]) -> ProblemSpec:
-    return ProblemSpec(
-        structure=STRUCTURE.to_dict(),
-        dense=DENSE.to_row(),
-        budgets=budgets,
-        reward="accuracy",  # type: ignore[arg-type]
-        shield=False,
-        smallest=0.0,
-        pool="here",
-    )
-
-
-def test_a_problem_knows_what_was_asked_for_and_what_failed(tmp_path: Path) -> None:
-    widths = [(8, 16, 16, 32), (7, 16, 16, 32)]
+def test_a_trial_takes_up_its_past_where_its_history_ends(trials: Any, tmp_path: Path) -> None:
+    candidates = [(8, 16, 16, 32), (7, 16, 16, 32)]
     asked = [
-        Asked(widths[0], 0.9, {"flops": 0.4, "odd": 0.25}, True, 0),
-        Asked(widths[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
+        Asked(candidates[0], 0.9, {"flops": 0.4, "odd": 0.25}, True, 0),
+        Asked(candidates[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
     ]
-    TrialHistory(tmp_path).write(0, asked)
-    plain = _plain({"flops": 0.5})
-    past = plain.model_copy(update={"history": tmp_path}).build().past()
-    assert past.candidates.tolist() == [list(each) for each in widths]
-    np.testing.assert_array_equal(past.costs["flops"], [0.4, np.nan])
-    np.testing.assert_array_equal(past.costs["odd"], [0.25, np.nan])
-    assert plain.build().past().widths.size == 0
+    TrialHistory(tmp_path / "histories" / "trial").write(0, asked)
+    trial = trials(tmp_path, AgentSpec(name="random"))
+    trial._progress = TrialProgress(iterations=1, asked=2)
+    trial._remember()
+    past = trial._judge.past
+    assert past.candidates.tolist() == [list(each) for each in candidates]
+    np.testing.assert_array_equal(past.costs("flops"), [0.4, np.nan])
+    np.testing.assert_array_equal(past.costs("odd"), [0.25, np.nan])
+    assert past.best == 0.9
+
+
+def test_the_default_agent_judges_once_what_it_asks_for() -> None:
+    judge = _judge({"flops": 0.5})
+    agent = make_agent(AgentSpec(name="ppo-lagrangian"), judge, 0, 100)
+    asked: list[list[int]] = []
+    try:
+        while (iteration := agent.iterate(100 - len(asked))).outcome is not None:
+            asked += iteration.candidates.tolist()
+    finally:
+        agent.stop()
+    assert 80 <= len(asked) <= 100
+    # What it asked for is its past, in order, each once, and the policy got better by it.
+    assert judge.past.candidates.tolist() == asked
+    feasible = judge.past.rewards[judge.problem.tabulated.keep(judge.past.candidates)]
+    assert feasible.max() > judge.past.rewards[:20].mean()
+
+
+def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:
+    plain = _judge({"flops": 0.6}).problem
+    ranged = dataclasses.replace(plain, budgets=(Budget("flops", 0.6, lowest=0.2),))
+    judge = Judge(ranged, STRUCTURES.AnalyticEvaluator(STRUCTURE))
+    spec = AgentSpec(name="ppo-lagrangian", parameters={"candidates": 10, "start": "uniform"})
+    agent = make_agent(spec, judge, 0, 60)
+    try:
+        iteration = agent.iterate(60)
+    finally:
+        agent.stop()
+    spent = np.sort(ranged.budgeted[0].fraction(iteration.candidates))
+    # Two candidates for each of five limits, all near the limit that they had to keep.
+    np.testing.assert_allclose(spent, np.repeat([0.2, 0.3, 0.4, 0.5, 0.6], 2), atol=0.05)
 
 
 def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:
     budgets = {"flops": 0.5, "params": 0.4}
     spec = AgentSpec(name="amc", parameters={"candidates": 32})
-    agent = make_agent(spec, _problem(budgets), _plain(dict(budgets)), 0, 384)
+    agent = make_agent(spec, _judge(budgets), 0, 384)
     iterations = [agent.iterate(384) for _ in range(12)]
     agent.stop()
     outcomes = [each.outcome for each in iterations if each.outcome is not None]
@@ -178,6 +197,6 @@ def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:
 
 
 def test_amc_refuses_what_no_shield_can_hold() -> None:
-    problem = _problem({"flops": 0.5, "odd": 0.5}, costs=(MeasuredCost("odd", 0.0),))
+    judge = _judge({"flops": 0.5, "odd": 0.5}, costs=(MeasuredCost("odd", 0.0),))
     with pytest.raises(SpecError, match="cannot hold odd: it is known only after an evaluation"):
-        make_agent(AgentSpec(name="amc"), problem, _plain({"flops": 0.5}), 0, 64)
+        make_agent(AgentSpec(name="amc"), judge, 0, 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics import SAMPLE_TIMER
 
 __all__ = ["CandidateRunner", "JudgeActions", "Sampled"]
 
@@ -72,19 +73,20 @@ class CandidateRunner(SingleAgentEnvRunner):
         """Make sure that there is a policy."""
         assert self.module is not None
 
-    def _sample(
-        self,
-        *,
-        num_timesteps: int | None = None,
-        num_episodes: int | None = None,
-        explore: bool = True,
-        random_actions: Literal[False] = False,
-        force_reset: bool = False,
-    ) -> list[SingleAgentEpisode]:
-        """One iteration: all episodes, whatever number is asked for."""
+    def sample(self, **how_many: Any) -> list[SingleAgentEpisode]:
+        """One iteration: all episodes, however many are asked for.
+
+        Args:
+            how_many: What RLlib asks for; an iteration is never more or less.
+        """
+        with self.metrics.log_time(SAMPLE_TIMER):
+            return self._iteration()
+
+    def _iteration(self) -> list[SingleAgentEpisode]:
         if self.judge_actions is None:
             raise RuntimeError("The runner has nobody to judge its candidates.")
-        observations = torch.from_numpy(self._observations)
+        # Not from_numpy: some processors round by where numbers lie, and NumPy aligns them less.
+        observations = torch.tensor(self._observations)
         with torch.no_grad():
             inputs = self.module.forward_exploration({Columns.OBS: observations})
             kind = self.module.get_exploration_action_dist_cls()
