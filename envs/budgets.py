@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +13,13 @@ from numpy.typing import NDArray
 from .._registry import pick
 from ..errors import BudgetError
 from ..models.costs.cost import Cost
-from ..models.costs.counted import counted_costs
-from ..models.costs.tables import Structure
 from ..models.space import SearchSpace
 
 __all__ = [
     "Budget",
     "Limit",
-    "all_costs",
     "front_limits",
     "limit_text",
-    "minimum_widths",
     "parse_budgets",
 ]
 
@@ -73,27 +69,9 @@ def front_limits(budgets: Sequence[Budget]) -> NDArray[np.float64]:
     return low + np.linspace(0.0, 1.0, _FRONT)[:, None] * (high - low)
 
 
-def minimum_widths(structure: Structure, smallest: float = 0.0) -> np.ndarray:
-    """The smallest width of every group.
-
-    Args:
-        structure: Tables of the network.
-        smallest: Fraction of its units that every group keeps at least, in [0, 1].
-
-    Returns:
-        Units, int64 of shape [G], at least one each.
-    """
-    return np.maximum(1, np.ceil(smallest * structure.sizes)).astype(np.int64)
-
-
 def limit_text(limit: Limit | tuple[Limit, Limit]) -> str:
     """A limit or a range as one word, for names."""
     return f"{limit[0]}-{limit[1]}" if isinstance(limit, tuple) else str(limit)
-
-
-def all_costs(structure: Structure, costs: Iterable[Cost] = ()) -> dict[str, Cost]:
-    """The costs of the tables and ``costs``, which win over them, by name."""
-    return {**counted_costs(structure), **{cost.name: cost for cost in costs}}
 
 
 def parse_budgets(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import ActionMap, TabulatedBudgets, uniform_fraction
-from prunetune.envs.budgets import Budget, minimum_widths
+from prunetune.envs.budgets import Budget
 from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 
@@ -14,7 +14,7 @@ from .structures import chain, space, structures
 
 
 def _reachable_budgets(structure: Structure, data: st.DataObject) -> list[Budget]:
-    narrowest = minimum_widths(structure)[None]
+    narrowest = space(structure).smallest[None]
     budgets = []
     for name, cost in counted_costs(structure).items():
         low = float(cost.fraction(narrowest)[0])

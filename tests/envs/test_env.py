@@ -12,7 +12,6 @@ from gymnasium.wrappers.vector import DictInfoToList
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import uniform_fraction
-from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.judge import Judge
 from prunetune.envs.problem import Outcome, Problem
 from prunetune.envs.pruning_env import PruningEnv
@@ -24,7 +23,7 @@ from prunetune.models.costs.tables import Structure
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.rewards.registry import make_reward
 
-from .structures import AnalyticEvaluator, Answers, chain, judge, problem, structures
+from .structures import AnalyticEvaluator, Answers, chain, judge, problem, space, structures
 
 BUDGETS = {"flops": 0.5, "params": 0.6}
 
@@ -40,7 +39,7 @@ def test_gymnasiums_own_checker_passes(shield: bool) -> None:
 def test_step_costs_add_up_and_observations_stay_in_their_space(
     structure: Structure, data: st.DataObject, shield: bool
 ) -> None:
-    narrowest = minimum_widths(structure)[None]
+    narrowest = space(structure).smallest[None]
     costs = counted_costs(structure)
     assume(all(cost.fraction(narrowest)[0] < 0.9 for cost in costs.values()))
     asked = judge(structure, {"flops": 0.9, "params": 0.9}, shield=shield)

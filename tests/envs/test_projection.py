@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.problem import Problem
 from prunetune.models.costs.cost import MeasuredCost
 from prunetune.models.costs.counted import counted_costs
@@ -14,7 +13,7 @@ from prunetune.models.costs.tables import Structure
 from prunetune.search.agents.scaling import rescale
 from prunetune.search.agents.together.candidate_map import CandidateMap
 
-from .structures import chain, problem, structures
+from .structures import chain, problem, space, structures
 
 
 def _limits(problem: Problem, count: int) -> np.ndarray:
@@ -26,7 +25,7 @@ def _limits(problem: Problem, count: int) -> np.ndarray:
 def test_scaled_candidates_meet_the_limits_and_could_not_be_scaled_further(
     structure: Structure, limit: float, seed: int
 ) -> None:
-    narrowest = minimum_widths(structure)[None]
+    narrowest = space(structure).smallest[None]
     costs = counted_costs(structure)
     assume(all(cost.fraction(narrowest)[0] < limit for cost in costs.values()))
     fractions = np.random.default_rng(seed).uniform(0.05, 1, (8, len(structure.groups)))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prunetune.envs.budgets import minimum_widths
 from prunetune.envs.judge import Judge
 from prunetune.models import Candidate
 from prunetune.models.costs.cost import MeasuredCost
@@ -20,7 +19,7 @@ from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
 from prunetune.search.agents.together.candidate_map import CandidateMap
 
-from .structures import AnalyticEvaluator, chain, judge, problem, structures
+from .structures import AnalyticEvaluator, chain, judge, problem, space, structures
 
 
 def _fitted(asked: Judge, steps: int) -> Sensitivity:
@@ -133,7 +132,7 @@ def test_allocations_keep_all_tabulated_budgets_and_leave_little_unused(
     structure: Structure, flops: float, params: float
 ) -> None:
     limits = {"flops": flops, "params": params}
-    narrowest = minimum_widths(structure)[None]
+    narrowest = space(structure).smallest[None]
     costs = counted_costs(structure)
     assume(all(costs[name].fraction(narrowest)[0] < limit for name, limit in limits.items()))
     asked = judge(structure, limits)
