@@ -10,6 +10,7 @@ and with what a search finds.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -23,29 +24,35 @@ from _common import (
     real_task,
 )
 from prunetune.envs.budgets import Budget
-from prunetune.envs.problem import PruningProblem
+from prunetune.envs.judge import Judge
+from prunetune.envs.observation import group_features
+from prunetune.envs.problem import Problem
 from prunetune.models.task import PruningTask
+from prunetune.rewards.evaluation.evaluations import InProcessEvaluations
 from prunetune.rewards.evaluation.evaluator import build_evaluator
 from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
-from prunetune.rewards.registry import RewardSpec, make_reward
+from prunetune.rewards.registry import make_reward
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
+from prunetune.search.engine.preparing import search_space
 
 
 def sensitivities(
     task: PruningTask, repair: str, steps: int, seed: int
-) -> tuple[PruningProblem, Sensitivity, int, float]:
+) -> tuple[Problem, Sensitivity, int, float]:
     """The problem, its sensitivities, and how many candidates and processor seconds they took."""
     evaluator = build_evaluator(task, EvaluatorSpec(repair=repair), seed)
-    problem = PruningProblem(
-        evaluator.groups.structure,
-        (Budget("flops", 1.0),),
-        lambda candidates: [evaluator.evaluate(widths) for widths in candidates],
-        make_reward(RewardSpec(name="agreement")),
-        evaluator.dense,
+    structure = evaluator.groups.structure
+    problem = Problem(
+        space=search_space(structure),
+        budgets=(Budget("flops", 1.0),),
+        costs=evaluator.costs,
+        reward=make_reward("agreement"),
+        dense=evaluator.dense,
+        features=group_features(structure),
     )
     narrowed = narrowings(problem, steps)
     began = time.process_time()
-    rewards = problem.judge(narrowed).rewards
+    rewards = Judge(problem, InProcessEvaluations(evaluator)).ask(narrowed).rewards
     seconds = time.process_time() - began
     return problem, Sensitivity.fit(problem, narrowed, rewards), len(narrowed), seconds
 
@@ -85,14 +92,8 @@ def main() -> None:
         )
         for budget in options.budgets:
             if repair == options.repairs[0]:
-                limited = PruningProblem(
-                    problem.structure,
-                    (Budget("flops", budget),),
-                    problem.evaluate,
-                    problem.reward,
-                    problem.dense,
-                )
-                add("uniform", budget, tuple(limited.width_map.uniform.tolist()))
+                limited = dataclasses.replace(problem, budgets=(Budget("flops", budget),))
+                add("uniform", budget, tuple(limited.action_map.uniform.tolist()))
             widths = sensitivity.allocate(problem, np.array([[budget]]))[0]
             add(repair, budget, tuple(widths.tolist()), candidates=asked, seconds=seconds)
     print_table(

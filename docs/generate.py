@@ -30,7 +30,7 @@ PAGES = Path(__file__).resolve().parent / "reference"
 
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 # Arguments that the package passes itself.
-_PASSED = ("self", "problem", "seed", "evaluations", "environment")
+_PASSED = ("self", "judge", "seed", "evaluations")
 # The package makes them of tables.
 _WITHOUT_PARAMETERS = ("costs",)
 
