@@ -33,8 +33,9 @@ _ITERATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PpoParameters:
-    """Parameters of a policy and of the prices that it pays; docs/research/agents.md has the
-    figures.
+    """Parameters of a policy and of the prices that it pays.
+
+    docs/research/agents.md has the figures that decided the defaults.
 
     Attributes:
         candidates: Candidates that are evaluated in one iteration; when left out, a divisor of
