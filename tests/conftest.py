@@ -1,4 +1,4 @@
-"""Shared fixtures: the embedded digits task, and real data where it is to be had."""
+"""Shared fixtures: the embedded digits task, one Ray, and real data where it is to be had."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def digits_task(cache_folder: Path) -> PruningTask:
     """The embedded task: ``digits-net`` trained (in seconds) on scikit-learn's digits."""
     return load_task(TaskSpec(model="digits-net"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A local Ray of two CPUs, whatever the machine has, started once for all tests."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from prunetune.models import PruningTask
 
 _FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
+pytestmark = pytest.mark.slow
+
 SmokeRun = Callable[[str], str]
 
 

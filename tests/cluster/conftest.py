@@ -1,4 +1,4 @@
-"""One real Ray for all tests of this floor."""
+"""One head node for all tests of this floor that need more than a local Ray."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from .ray_nodes import Head, started_head
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A local Ray of two CPUs, whatever the machine has."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ def test_an_address_that_is_none_is_one_sentence() -> None:
     assert "is not HOST:PORT" in refusal("my-cluster")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_local_cluster_starts_quietly_and_is_joined_by_a_second_call() -> None:
     finished = in_new_process(

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from .ray_nodes import Head
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PRINT = """

@@ -166,6 +166,7 @@ def test_an_evaluator_that_raises_costs_only_its_candidate(two_workers: Started)
     assert two_workers.evaluated(6)[(13, 6)] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nobody_an_answer(two_workers: Started) -> None:
     candidates = [(i, 3) for i in range(1, 81) if i != 13]
     answers: list[Evaluation] = []
@@ -182,6 +183,7 @@ def test_a_killed_worker_costs_nobody_an_answer(two_workers: Started) -> None:
     assert two_workers.pool.stats().lost_workers == lost + 1
 
 
+@pytest.mark.slow
 def test_a_poisonous_candidate_fails_alone_after_three_retries(two_workers: Started) -> None:
     candidates = [(666, 4), *((i, 4) for i in range(1, 41) if i != 13)]
     poisoned, *others = two_workers.pool.evaluate(candidates)
@@ -192,12 +194,14 @@ def test_a_poisonous_candidate_fails_alone_after_three_retries(two_workers: Star
     wait_until(lambda: two_workers.pool.stats().workers == 2)
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_dies_is_replaced(two_workers: Started) -> None:
     dead = two_workers.pool.worker_pids()[0]
     os.kill(dead, signal.SIGKILL)
     wait_until(lambda: len(set(two_workers.pool.worker_pids()) - {dead}) == 2)
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_dies_goes_on_from_the_record(two_workers: Started) -> None:
     candidates = [(i, 5) for i in range(1, 61) if i != 13]
     answers: list[Evaluation] = []
@@ -214,6 +218,7 @@ def test_a_coordinator_that_dies_goes_on_from_the_record(two_workers: Started) -
     assert repeated <= 6, "only candidates on their way when it died are evaluated again"
 
 
+@pytest.mark.slow
 def test_a_second_pool_answers_from_the_record_of_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         started = Started(tmp_path, workers=1)
@@ -235,6 +240,7 @@ def test_stopping_frees_the_name_and_the_clients_say_so(tmp_path: Path) -> None:
         PoolClient(started.pool.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factory", "error", "message"),
     [
@@ -268,6 +274,7 @@ def test_resources_that_are_not_there_are_refused_at_once(
         EvaluatorPool.start("greedy", bad_task, EvaluationRecord(tmp_path, KEY), **resources)
 
 
+@pytest.mark.slow
 def test_an_occupied_cluster_is_said_not_waited_for(two_workers: Started, tmp_path: Path) -> None:
     @ray.remote(num_cpus=1)
     class Occupier:
@@ -307,6 +314,7 @@ class FullDisk:
         self.kept.update({evaluation.candidate: evaluation for evaluation in evaluations})
 
 
+@pytest.mark.slow
 def test_nothing_is_answered_that_is_not_recorded(tmp_path: Path) -> None:
     switch, log = tmp_path / "full", tmp_path / "log"
     switch.touch()

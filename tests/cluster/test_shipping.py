@@ -39,6 +39,7 @@ def test_the_package_that_is_shipped_runs_by_itself(tmp_path: Path) -> None:
     assert not inside & {"tests", "benchmarks", "docs", "examples", ".git", "__pycache__"}
 
 
+@pytest.mark.slow
 def test_an_installed_package_ships_the_same_files(tmp_path: Path) -> None:
     """What is shipped is itself a plain install; shipping from it must give it again."""
     ship(tmp_path / "first.zip", [], {})

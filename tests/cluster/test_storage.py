@@ -79,6 +79,7 @@ def test_a_search_that_cannot_be_had_writes_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "spec.yaml"}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif(not can_unshare(), reason="needs the right to mount")
 def test_each_node_is_asked(ray_head: Head, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from prunetune.search.run.record import read_record
 
 from .ray_nodes import Head, started_node
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # Leaves a trace of every evaluation: on which node. The first node waits for the second one.
 _MEASURE = """

@@ -195,6 +195,7 @@ def _live_bytes() -> tuple[int, int]:
     return len(tensors), sum(each.untyped_storage().nbytes() for each in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["digits", "grouped"])
 def test_memory_is_flat(
     digits_task: PruningTask, awkward: PruningTask, which: str, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +330,7 @@ def test_unknown_criterion_is_named(digits_task: PruningTask) -> None:
         build_evaluator(digits_task, EvaluatorSpec(criterion="activation-residul"), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_resnet56_at_half_width_is_repaired_without_training(
     real_data: Path, cache_folder: Path

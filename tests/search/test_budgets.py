@@ -81,6 +81,7 @@ def searched(
     return run_search(spec), own
 
 
+@pytest.mark.slow
 def test_every_cost_reaches_history_record_and_summary(searched: tuple[Summary, str]) -> None:
     summary, own = searched
     (best,) = summary.best
@@ -97,6 +98,7 @@ def test_every_cost_reaches_history_record_and_summary(searched: tuple[Summary, 
     assert best.costs is not None and best.feasible
 
 
+@pytest.mark.slow
 def test_a_cost_that_breaks_in_the_middle_loses_nothing(searched: tuple[Summary, str]) -> None:
     summary, _ = searched
     history = TrialHistory(summary.folder / "histories" / summary.best[0].trial).load()
@@ -107,6 +109,7 @@ def test_a_cost_that_breaks_in_the_middle_loses_nothing(searched: tuple[Summary,
         assert ("raised ValueError: unlucky" in said) == (tuple(row["candidate"]) in broken)
 
 
+@pytest.mark.slow
 def test_the_network_is_measured_as_it_is_delivered(searched: tuple[Summary, str]) -> None:
     summary, own = searched
     (best,) = summary.best
@@ -120,6 +123,7 @@ def test_the_network_is_measured_as_it_is_delivered(searched: tuple[Summary, str
     assert load_artifact(summary.folder / best.artifact).widths == best.candidate
 
 
+@pytest.mark.slow
 def test_curves_are_in_the_tensorboard_logs(searched: tuple[Summary, str]) -> None:
     summary, _ = searched
     (best,) = summary.best
@@ -136,6 +140,7 @@ def test_curves_are_in_the_tensorboard_logs(searched: tuple[Summary, str]) -> No
         assert len(curve) == rows and np.isfinite(curve).all()
 
 
+@pytest.mark.slow
 def test_the_report_shows_curves_and_what_was_measured(searched: tuple[Summary, str]) -> None:
     summary, _ = searched
     page, results = write_report(summary.folder)
@@ -151,6 +156,7 @@ def test_the_report_shows_curves_and_what_was_measured(searched: tuple[Summary, 
     assert "measured 24.83 kB" in text and "costs:odd" in text
 
 
+@pytest.mark.slow
 def test_a_continued_search_keeps_its_latency_table(searched: tuple[Summary, str]) -> None:
     summary, own = searched
     folder = RunFolder.open(summary.folder)

@@ -103,6 +103,7 @@ def compared(
     return run_comparison(_spec(folder / "run", compare=_grid(rewards)))
 
 
+@pytest.mark.slow
 def test_every_search_ends_with_a_network_within_its_budget(compared: Summary) -> None:
     assert compared.status == "finished"
     good = [best for best in compared.best if best.error is None]
@@ -120,6 +121,7 @@ def test_every_search_ends_with_a_network_within_its_budget(compared: Summary) -
         assert count == best.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
@@ -138,6 +140,7 @@ def test_a_reward_that_cannot_be_used_ends_its_own_searches_only(
         assert best.artifact is None and best.evaluations == 0
 
 
+@pytest.mark.slow
 def test_all_searches_share_one_record(compared: Summary) -> None:
     widths = [
         tuple(row) for row in read_record(compared.folder / "evaluations")["candidate"].to_pylist()
@@ -170,6 +173,7 @@ def _curves(folder: Path) -> dict[str, list[float]]:
     return curves
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_how_every_search_got_on(compared: Summary) -> None:
     for best in compared.best:
         if best.error is not None:
@@ -184,6 +188,7 @@ def test_tensorboard_shows_how_every_search_got_on(compared: Summary) -> None:
             assert len(curves[f"ray/tune/{tag}"]) == len(asked)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(compared: Summary) -> None:
     notes = Notes()
     assert resume_run(compared.folder, notes) == compared
@@ -232,6 +237,7 @@ run_comparison(load_spec(sys.argv[1]), Deadly())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(
     compared: Summary, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.slow
 def test_lagrangian_ppo_learns_the_shop_by_heart(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, _EXAMPLES / "lagrangian_ppo.py"],
@@ -49,6 +50,7 @@ def test_padded_flops_count_whole_blocks() -> None:
     assert counted == 2 * (8 * 16 * 9 + 16 * 8) * 4 * 4
 
 
+@pytest.mark.slow
 def test_a_budget_of_ones_own_is_kept(local_ray: None, cache_folder: Path, tmp_path: Path) -> None:
     # Fewer of everything than the example asks for.
     fewer = ["evaluations=200", "finalists=1", "finetune.epochs=0", "measures=[accuracy]"]

@@ -45,6 +45,7 @@ def _weights(folder: Path) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
+@pytest.mark.slow
 def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     evaluated = read_record(RunFolder.open(run.folder).evaluations)
     (before,) = run.best
@@ -61,6 +62,7 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_what_was_chosen_among_finalists_is_not_chosen_again(
     cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
     assert after.test_before == before.test_before
 
 
+@pytest.mark.slow
 def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
     (full,) = finetune_run(run.folder, ["epochs=0", "repair=full"]).best
     assert full.artifact is not None
@@ -94,6 +97,7 @@ def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
     assert block.test_after == block.test_before
 
 
+@pytest.mark.slow
 def test_the_same_images_are_drawn_every_time_and_others_for_another_count(run: Summary) -> None:
     learnt = []
     for images in (64, 64, 128):
@@ -119,6 +123,7 @@ def test_a_mistake_leaves_the_run_as_it_was(run: Summary, override: str, said: s
     assert before == after
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(run: Summary) -> None:
     folder = RunFolder.open(run.folder)
     found = read_summary(folder)

@@ -152,6 +152,7 @@ def test_a_gaussian_policy_starts_as_the_config_says(running: Any) -> None:
     assert "log_std" in [name.split(".")[-1] for name, _ in module.named_parameters()]
 
 
+@pytest.mark.slow
 def test_the_unit_of_ranked_rewards_is_that_of_the_first_iteration_and_survives_a_restore(
     running: Any, tmp_path: Path
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_margin_is_a_lower_limit_for_the_multipliers_alone(running: Any) -> No
     assert margin["feasible_share"] == plain["feasible_share"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(running: Any) -> None:
     runs = []
     for seed in (3, 3, 4):
@@ -289,6 +291,7 @@ def test_a_restored_run_continues_exactly(running: Any, tmp_path: Path, seed: in
         restored.stop()
 
 
+@pytest.mark.slow
 def test_remote_runners_and_learners_agree_and_restore(running: Any, tmp_path: Path) -> None:
     config = _config(num_env_runners=2, num_cpus_per_env_runner=0.25).learners(
         num_learners=2, num_cpus_per_learner=0.25
@@ -320,6 +323,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         _config().constraints(limits=[]).validate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["lagrange", "pid"])
 def test_a_constrained_mdp_is_solved_as_well_as_by_linear_programming(rule: str) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "constrained_mdp.py"

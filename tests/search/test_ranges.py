@@ -44,6 +44,7 @@ def searched(
     return run_comparison(_spec(folder, images=150, compare={"agents": _AGENTS}))
 
 
+@pytest.mark.slow
 def test_a_search_over_a_range_delivers_a_network_for_every_limit(searched: Summary) -> None:
     summary = searched
     assert summary.status == "finished"
@@ -63,6 +64,7 @@ def test_a_search_over_a_range_delivers_a_network_for_every_limit(searched: Summ
     assert "FLOPs ≤ 40 %" in page and "FLOPs ≤ 70 %" in page
 
 
+@pytest.mark.slow
 def test_what_a_sample_of_the_images_leaves_uncertain_is_recorded(searched: Summary) -> None:
     rows = read_record(searched.folder / "evaluations").to_pylist()
     assert rows

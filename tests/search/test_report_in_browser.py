@@ -13,6 +13,8 @@ from prunetune.search.report import write_report
 from .browser import Page, browser_page, find_chromium
 from .runs import finished_trial, write_run
 
+pytestmark = pytest.mark.slow
+
 # Where to keep the screenshots for people to look at.
 _SCREENSHOTS = "PRUNETUNE_SCREENSHOTS"
 

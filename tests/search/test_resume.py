@@ -112,6 +112,7 @@ def test_a_finished_run_goes_on_for_longer_where_it_ended(finished: Summary, run
     assert resume_run(run) == summary, "there is nothing left to resume"
 
 
+@pytest.mark.slow
 def test_what_tune_lost_is_made_good(finished: Summary, run: Path) -> None:
     # A kill while Tune copies its state leaves half of the newest file.
     next((run / "tune").glob("experiment_state-*.json")).write_text('{"trial_')
@@ -176,6 +177,7 @@ def test_other_data_or_packages_are_refused(
         resume_run(run)
 
 
+@pytest.mark.slow
 def test_lost_candidates_get_another_chance_and_failed_ones_do_not(
     finished: Summary, run: Path
 ) -> None:
@@ -212,6 +214,7 @@ run_search(read_spec(eval(sys.argv[1])), Telling())
 
 
 # With the dense network trained already, so that what advances is the search.
+@pytest.mark.slow
 @pytest.mark.usefixtures("digits_task")
 def test_a_terminated_run_says_so_and_two_processes_cannot_have_it(
     cache_folder: Path, tmp_path: Path

@@ -52,6 +52,7 @@ def test_decisions_stand_and_budgets_are_kept_apart(tmp_path: Path) -> None:
     assert again.goes_on(25, {"flops": 0.3}, "third", 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_only_the_yardstick_decides_who_is_hopeless(
     local_ray: None, cache_folder: Path, tmp_path: Path

@@ -181,6 +181,7 @@ def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:
     np.testing.assert_allclose(spent, np.repeat([0.2, 0.3, 0.4, 0.5, 0.6], 2), atol=0.05)
 
 
+@pytest.mark.slow
 def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:
     budgets = {"flops": 0.5, "params": 0.4}
     spec = AgentSpec(name="amc", parameters={"candidates": 32})
