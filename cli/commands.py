@@ -111,7 +111,7 @@ def run_spec(
         resume: Continue the run that is in the output folder, if there is one.
     """
     from ..search.engine.runs import RunInterrupted, resume_run, run_comparison, run_search
-    from ..search.run.location import check_same_spec, holds_run, stored
+    from ..search.run.location import holds_run, stored
     from ..search.spec.model import CompareSpec
     from .console import shown_progress
 
@@ -127,9 +127,8 @@ def run_spec(
         try:
             with shown_progress() as progress:
                 if resume and run.folder is not None and holds_run(run.folder):
-                    check_same_spec(run.folder, spec)
                     begun = run.address
-                    summary = resume_run(run.folder, progress, evaluations=spec.evaluations)
+                    summary = resume_run(run.folder, progress, spec=spec)
                 else:
                     summary = (run_comparison if comparison else run_search)(spec, progress)
         except RunInterrupted as stopped:

@@ -326,4 +326,4 @@ def test_a_search_continues_where_it_is_told_to(
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["best"] == printed["best"]
     spec = _write(run.parent, **{**changes, "seed": 1})
-    assert_one_sentence(invoke("search", spec, "--output", run, "--resume"), "another 'seed'")
+    assert_one_sentence(invoke("search", spec, "--output", run, "--resume"), "its seed is 0")

@@ -63,6 +63,11 @@ class Prepared:
             repair=spec.repair,
         )
 
+    @property
+    def dense_measures(self) -> Mapping[str, float]:
+        """The measures of the dense network."""
+        return self.evaluator.dense.measures
+
     def keep(self, folder: RunFolder) -> Prepared:
         """Keep what was made for this run in its folder: cost tables, and weights if trained."""
         folder.write_json(_COSTS, self.costs.tables.model_dump(mode="json"))

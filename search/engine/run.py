@@ -13,10 +13,9 @@ from ...cluster.pool import EvaluatorPool
 from ...cluster.resources import EvaluatorResources
 from ...errors import ClusterError, PruneTuneError, RunFolderError
 from ...models.progress import Progress
-from ..run.exclusive_record import RunRecord
 from ..run.folder import RunFolder
 from ..run.history import Asked, TrialHistory
-from ..run.record import EvaluationRecord
+from ..run.record import CoordinatorRecord, EvaluationRecord
 from ..run.summary import Best, Counts, Dense, Summary, read_summary, write_summary
 from ..spec.model import SearchSpec
 from ..spec.trials import TrialSpec, comparison_trials
@@ -89,7 +88,7 @@ class Run:
 
     def _search(self) -> dict[str, Ended]:
         spec = self.spec
-        record = RunRecord(self.folder.evaluations, self.prepared.record_key)
+        record = CoordinatorRecord(self.folder.evaluations, self.prepared.record_key)
         resources = EvaluatorResources(spec.cluster.evaluator_cpus, spec.cluster.evaluator_gpus)
         # A pool of a driver that was killed may live on for seconds, so each has its own name.
         name = f"{self.folder.name}-{_digest(self.folder.path)}-{time.time_ns()}"

@@ -9,7 +9,12 @@ from ...cluster.connect import connect
 from ...errors import SpecError
 from ...models.progress import SILENT, Progress
 from ..run.checkpoints import retire_experiment
-from ..run.continuation import check_comparable, note_identity, with_known_precision
+from ..run.continuation import (
+    check_comparable,
+    check_same_spec,
+    note_identity,
+    with_known_precision,
+)
 from ..run.folder import RunFolder
 from ..run.summary import Summary, read_summary, write_summary
 from ..spec.model import CompareSpec, SearchSpec
@@ -39,7 +44,7 @@ def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
 
     Args:
         spec: The spec.
-        progress: Told what happens.
+        progress: Receives what happens.
 
     Raises:
         PruneTuneError: If the spec asks for something impossible, before anything is written; or
@@ -64,7 +69,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
         else RunFolder.create_numbered(spec.name, values, _DEFAULT_ROOT)
     )
     with folder.lock():
-        note_identity(folder, spec, prepared)
+        note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
         try:
             return Run(folder, spec, prepared.keep(folder), progress).run()
         except KeyboardInterrupt:
@@ -72,15 +77,21 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
 
 
 def resume_run(
-    path: Path | str, progress: Progress = SILENT, evaluations: int | None = None
+    path: Path | str,
+    progress: Progress = SILENT,
+    evaluations: int | None = None,
+    spec: SearchSpec | None = None,
 ) -> Summary:
     """Continue a run after anything that ended it early; nothing is evaluated twice.
 
     Args:
         path: The run folder.
-        progress: Told what happens.
+        progress: Receives what happens.
         evaluations: Candidates that each search may ask for in all, where that is more than
             before; finished searches go on from where they ended.
+        spec: What the user asks for now, evaluations included; the run's own spec when left out.
+            It replaces the run's, from which it may differ in where the run happens, how long it
+            is, and where its files are.
 
     Returns:
         The summary; of a run that had finished, the one it has.
@@ -92,21 +103,31 @@ def resume_run(
     """
     folder = RunFolder.open(path)
     with folder.lock():
-        spec = read_spec(folder.read_spec(), str(folder.path / "spec.yaml"))
-        summary = read_summary(folder)
-        if evaluations is not None and evaluations < spec.evaluations:
+        begun, summary = folder.read_spec(), read_summary(folder)
+        if spec is not None:
+            check_same_spec(folder, spec)
+        else:
+            spec = read_spec(begun, str(folder.path / "spec.yaml"))
+        before = int(begun.get("evaluations", spec.evaluations))
+        wanted = spec.evaluations if evaluations is None else evaluations
+        if wanted < before:
             raise SpecError(
-                f"Each search of {folder.path} may ask for {spec.evaluations} evaluations already; "
-                "give --evaluations a larger number, or leave it out."
+                f"Each search of {folder.path} may ask for {before} evaluations already; give a "
+                "larger number of evaluations, or leave it out."
             )
-        longer = evaluations is not None and evaluations > spec.evaluations
+        longer = wanted > before
         if summary is not None and summary.status == "finished" and not longer:
             progress.note(f"The run {folder.path} is finished; there is nothing to resume.")
             return summary
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
-        check_comparable(folder, spec, prepared)
-        if evaluations is not None and longer:
-            spec = _lengthen(folder, spec, summary, evaluations)
+        check_comparable(folder, spec, prepared.record_key, prepared.dense_measures)
+        if longer:
+            _reopen_searches(folder, summary)
+        spec = spec.model_copy(update={"evaluations": wanted})
+        if spec.to_dict() != begun:
+            # The note first: what it knows of and the spec lacks has its default.
+            note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
+            folder.write_spec(spec.to_dict())
         connect(spec.cluster)
         return Run(folder, spec, prepared.keep(folder), progress).run()
 
@@ -121,7 +142,7 @@ def finetune_run(
     Args:
         path: The run folder.
         overrides: What changes of the spec's ``finetune``, ``key=value`` each.
-        progress: Told what happens.
+        progress: Receives what happens.
 
     Raises:
         PruneTuneError: If there is no run, another process has it, or an override makes no sense.
@@ -135,7 +156,7 @@ def finetune_run(
         spec = read_spec(values, source)
         summary = read_summary(folder)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
-        check_comparable(folder, before, prepared)
+        check_comparable(folder, before, prepared.record_key, prepared.dense_measures)
         connect(spec.cluster)
         if summary is not None:
             # From here on it is an interrupted run that lacks its networks.
@@ -144,21 +165,16 @@ def finetune_run(
                 folder, summary.model_copy(update={"status": "interrupted", "best": best})
             )
         folder.write_spec(spec.to_dict())
-        note_identity(folder, spec, prepared)
+        note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
         return Run(folder, spec, prepared.keep(folder), progress).run()
 
 
-def _lengthen(
-    folder: RunFolder, spec: SearchSpec, summary: Summary | None, evaluations: int
-) -> SearchSpec:
-    """Let every search of a run ask for more; wherever this is interrupted, it can be repeated."""
+def _reopen_searches(folder: RunFolder, summary: Summary | None) -> None:
+    """Let finished searches go on; wherever this is interrupted, it can be repeated."""
     if summary is not None:
         write_summary(folder, summary.model_copy(update={"status": "interrupted"}))
     # Tune does not extend trials that have finished: a new experiment takes over their checkpoints.
     retire_experiment(folder.tune)
-    spec = spec.model_copy(update={"evaluations": evaluations})
-    folder.write_spec(spec.to_dict())
-    return spec
 
 
 def _is_taken(path: Path) -> bool:

@@ -1,8 +1,9 @@
-"""Whether a run may be continued: its new results must be comparable with those it has.
+"""May this run continue? The one answer: its new results must be comparable with those it has.
 
-When a run begins it notes what its results depend on. When it is resumed all of that must be as it
-was: the spec, the user's own files that the spec names, network and data, the evaluator, and what
-the evaluator says about the dense network. Where the run happens and how long it is may change.
+When a run begins it notes what its results depend on. When it is continued (by ``resume``, by
+``--resume``, by a job that takes a run over, or to fine-tune it) all of that must be as it was: the
+spec, the user's own files that the spec names, network and data, the evaluator, and what the
+evaluator says about the dense network. Where the run happens and how long it is may change.
 """
 
 from __future__ import annotations
@@ -17,24 +18,28 @@ from typing import Any
 from ... import __version__
 from ..._registry import is_reference
 from ...errors import RunFolderError
-from ..engine.preparing import Prepared
 from ..spec.model import SearchSpec
 from .folder import RunFolder
+from .record import RecordKey
 
-__all__ = ["check_comparable", "note_identity", "with_known_precision"]
+__all__ = [
+    "check_comparable",
+    "check_same_spec",
+    "note_identity",
+    "with_known_precision",
+]
 
 _NOTE = "identity.json"
 
-# They decide where a run happens, how long it is and where its files are; what weights, images and
-# the user's own files say is compared by content.
-_FREE = (
-    "name",
-    "output",
-    "cluster",
-    "evaluations",
-    "compare.concurrent",
-    "task.weights",
-    "task.data.root",
+# What of a spec may change while a run goes on, and why. Everything else may not.
+_MAY_CHANGE = (
+    "name",  # is only what people call it
+    "output",  # a run may be moved
+    "cluster",  # says where candidates are evaluated, not how
+    "evaluations",  # says how long a search is; a longer one goes on from where it ended
+    "compare.concurrent",  # says how many searches take place at a time
+    "task.weights",  # says where they are; what they hold is in the digest of the task
+    "task.data.root",  # the same
 )
 
 # Other processors and versions round differently, which may tip a few images over.
@@ -48,13 +53,21 @@ _KEY_MEANINGS = {
 }
 
 
-def note_identity(folder: RunFolder, spec: SearchSpec, prepared: Prepared) -> None:
-    """Note what a new run's results depend on.
+def note_identity(
+    folder: RunFolder, spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]
+) -> None:
+    """Note what a run's results depend on.
+
+    Args:
+        folder: The run.
+        spec: Its spec, before `with_known_precision`.
+        key: What its evaluations depend on.
+        dense: Measures of the dense network.
 
     Raises:
         RunFolderError: If it cannot be written.
     """
-    folder.write_json(_NOTE, _identity(spec, prepared))
+    folder.write_json(_NOTE, _identity(spec, key, dense))
 
 
 def with_known_precision(folder: RunFolder, spec: SearchSpec) -> SearchSpec:
@@ -65,30 +78,46 @@ def with_known_precision(folder: RunFolder, spec: SearchSpec) -> SearchSpec:
     return SearchSpec.model_validate({**spec.to_dict(), "precision": chosen})
 
 
-def check_comparable(folder: RunFolder, spec: SearchSpec, prepared: Prepared) -> None:
+def check_same_spec(folder: RunFolder, spec: SearchSpec) -> None:
+    """Refuse to continue a run by a spec that is not its own, before anything is loaded.
+
+    Args:
+        folder: The run.
+        spec: What the user asks for now.
+
+    Raises:
+        RunFolderError: If they differ in what its results depend on; says in what.
+    """
+    begun = folder.read_spec()
+    for key, old, new in _spec_differences(_decisive(begun), _decisive(spec.to_dict()), begun):
+        raise RunFolderError(
+            f"The run {folder.path} cannot be continued by this spec: its {key} is {old!r}, this "
+            f"spec's is {new!r}; choose another output, or continue the run as it is with "
+            f"`prunetune resume {folder.path}`."
+        )
+
+
+def check_comparable(
+    folder: RunFolder, spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]
+) -> None:
     """Refuse to continue a run whose new results could not be compared with those it has.
+
+    A run that was interrupted before it noted anything is noted now.
 
     Args:
         folder: The run.
         spec: Its spec as it is now, before `with_known_precision`.
-        prepared: What would evaluate candidates now.
+        key: What evaluations would depend on now.
+        dense: Measures of the dense network now.
 
     Raises:
         RunFolderError: If anything that its results depend on has changed; says what.
     """
     if not (folder.path / _NOTE).exists():
-        # The run was interrupted before its first evaluation.
-        note_identity(folder, spec, prepared)
+        note_identity(folder, spec, key, dense)
         return
-    before, now = folder.read_json(_NOTE), _identity(spec, prepared)
-    # What a newer prunetune adds to a spec with its defaults nobody has changed.
-    written = tuple(key for key, _ in _leaves(_without_folders(folder.read_spec())))
-    now["spec"] = {
-        key: value
-        for key, value in now["spec"].items()
-        if key in before["spec"] or f"{key}.".startswith(tuple(f"{each}." for each in written))
-    }
-    reason = _difference(before, now)
+    before, now = folder.read_json(_NOTE), _identity(spec, key, dense)
+    reason = _difference(before, now, folder.read_spec())
     if reason is not None:
         raise RunFolderError(
             f"The run {folder.path} cannot be continued, because {reason} and its results would "
@@ -96,23 +125,48 @@ def check_comparable(folder: RunFolder, spec: SearchSpec, prepared: Prepared) ->
         )
 
 
-def _identity(spec: SearchSpec, prepared: Prepared) -> dict[str, Any]:
-    values = _without_folders(spec.to_dict())
-    files = {location for name in _texts(spec.to_dict()) if (location := _file(name)) is not None}
+def _identity(spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]) -> dict[str, Any]:
+    values = spec.to_dict()
+    files = {location for name in _texts(values) if (location := _file(name)) is not None}
     return {
         "prunetune": __version__,
-        "spec": {key: value for key, value in _leaves(values) if not _is_free(key)},
+        "spec": _decisive(values),
         "files": {file.name: _digest(file) for file in sorted(files)},
-        "key": asdict(prepared.record_key),
-        "dense": {k: _plain(v) for k, v in prepared.evaluator.dense.measures.items()},
+        "key": asdict(key),
+        "dense": {measure: _plain(value) for measure, value in dense.items()},
     }
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    for key in sorted({*before["spec"], *now["spec"]}):
-        old, new = before["spec"].get(key), now["spec"].get(key)
-        if old != new:
-            return f"{key} in its spec.yaml was {old!r} and is {new!r} now"
+def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a spec's values results depend on, by dotted key."""
+    leaves = _leaves(_without_folders(dict(spec)))
+    return {key: value for key, value in leaves if not _may_change(key)}
+
+
+def _spec_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], written: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two specs: dotted key, value before, value now.
+
+    Args:
+        before: What was decisive when the run began, by dotted key.
+        now: What is now.
+        written: What the run's ``spec.yaml`` holds. What it lacks is new in prunetune, and has its
+            default: nobody has changed it.
+    """
+    known = tuple(f"{key}." for key, _ in _leaves(_without_folders(dict(written))))
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if old != new and (key in before or f"{key}.".startswith(known)):
+            yield key, old, new
+
+
+def _difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], written: Mapping[str, Any]
+) -> str | None:
+    """The first difference between two identities, in words."""
+    for key, old, new in _spec_differences(before["spec"], now["spec"], written):
+        return f"{key} in its spec.yaml was {old!r} and is {new!r} now"
     for file, digest in before["files"].items():
         if now["files"].get(file) != digest:
             return f"the file {file} has changed"
@@ -142,8 +196,8 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
+def _may_change(key: str) -> bool:
+    return f"{key}.".startswith(tuple(f"{each}." for each in _MAY_CHANGE))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -9,18 +9,17 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from ... import __version__
 from ...errors import RunFolderError
+from ..spec.paths import folder_stem
 from .locks import hold
 from .machine import describe_environment
-
-Status = Literal["running", "interrupted", "failed", "finished"]
 
 # Raised when a newer layout cannot be read by an older prunetune. In 1 the candidates of records,
 # histories and summaries are named ``widths``; they are still read.
@@ -52,6 +51,24 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder; nothing where it does not exist."""
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def next_name(name: str, taken: Iterable[str]) -> str:
+    """``NAME-NUMBER`` with the lowest number above all that are taken.
+
+    Args:
+        name: The spec's name; characters that are awkward in paths become ``-``.
+        taken: Names of what is there.
+    """
+    stem = folder_stem(name)
+    pattern = re.compile(re.escape(stem) + r"-(\d+)")
+    numbers = [int(match.group(1)) for each in taken if (match := pattern.fullmatch(each))]
+    return f"{stem}-{max(numbers, default=0) + 1}"
 
 
 def sync_folder(folder: Path) -> None:
@@ -123,21 +140,15 @@ class RunFolder:
         Raises:
             RunFolderError: If it cannot be written.
         """
-        stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-        pattern = re.compile(re.escape(stem) + r"-(\d+)")
         base = Path(root).expanduser().absolute()
-        present = base.iterdir() if base.is_dir() else iter(())
-        taken = [int(m.group(1)) for entry in present if (m := pattern.fullmatch(entry.name))]
-        number = max(taken, default=0) + 1
         while True:
-            target = base / f"{stem}-{number}"
+            target = base / next_name(name, names_in(base))
             try:
                 return cls.create(target, spec)
             except RunFolderError:
                 # Another process may have taken the number since; anything else is final.
                 if not target.exists():
                     raise
-                number += 1
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -279,19 +290,6 @@ class RunFolder:
             RunFolderError: If it is damaged.
         """
         return self.read_json("summary.json") if self.summary_path.exists() else {}
-
-    def update_summary(self, **values: Any) -> dict[str, Any]:
-        """Replace some of the summary's top-level values, atomically; returns the whole.
-
-        Args:
-            **values: JSON values by key; ``status`` is one of `Status`.
-
-        Raises:
-            RunFolderError: If it cannot be written.
-        """
-        summary = {**self.read_summary(), **values}
-        self.write_text("summary.json", _as_json(summary))
-        return summary
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run atomically, making its folder.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,9 @@ from ...cluster.storage import below, is_uri
 from ...errors import RunFolderError, SpecError
 from ...models.cache import cache_folder
 from ..spec.model import SearchSpec
-from .folder import MARKER, RunFolder
+from .folder import MARKER, names_in, next_name
 
-__all__ = ["StoredRun", "check_same_spec", "folder_stem", "holds_run", "opened_run", "stored"]
-
-# They decide where a run happens and how long it is.
-_MAY_CHANGE = ("name", "output", "cluster", "evaluations")
+__all__ = ["StoredRun", "holds_run", "opened_run", "stored"]
 
 
 @dataclass(frozen=True)
@@ -35,33 +31,9 @@ class StoredRun:
     address: str | None
 
 
-def folder_stem(name: str) -> str:
-    """A spec's name without what is awkward in paths."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-
-
 def holds_run(folder: Path) -> bool:
     """Whether there is a run in a folder, of whatever version and state."""
     return (folder / MARKER).is_file()
-
-
-def check_same_spec(folder: Path, spec: SearchSpec) -> None:
-    """Refuse to continue a run for a spec that is not its own.
-
-    Args:
-        folder: Of the run.
-        spec: What is asked for now.
-
-    Raises:
-        RunFolderError: If they differ in more than where the run happens and how long it is.
-    """
-    begun, now = RunFolder.open(folder).read_spec(), spec.to_dict()
-    for key in now:
-        if key not in _MAY_CHANGE and begun.get(key) != now[key]:
-            raise RunFolderError(
-                f"The run in {folder} was begun with another {key!r} than this spec's; choose "
-                f"another output, or continue it as it is with `prunetune resume {folder}`."
-            )
 
 
 @contextlib.contextmanager
@@ -88,7 +60,7 @@ def stored(spec: SearchSpec, resume: bool) -> Iterator[StoredRun]:
         yield StoredRun(folder, None if folder is None else str(folder))
     elif not is_uri(storage):
         root = Path(storage).expanduser().absolute()
-        folder = root / (output or _next_name(spec.name, _names_in(root)))
+        folder = root / (output or next_name(spec.name, names_in(root)))
         yield StoredRun(folder, str(folder))
     else:
         if output is not None and (output.is_absolute() or output.parts[:1] == ("~",)):
@@ -96,7 +68,7 @@ def stored(spec: SearchSpec, resume: bool) -> Iterator[StoredRun]:
                 f"The output {output} is an absolute path, but the storage {storage!r} is a URI; "
                 "give the run's name below it."
             )
-        name = output or _next_name(spec.name, Mirror(Path(), storage).names())
+        name = output or next_name(spec.name, Mirror(Path(), storage).names())
         uri = below(storage, str(name))
         if not resume and Mirror(Path(), uri).exists():
             raise RunFolderError(
@@ -134,14 +106,3 @@ def _mirrored(uri: str) -> Iterator[Path]:
     mirror.fetch()
     with mirror:
         yield mirror.local
-
-
-def _names_in(root: Path) -> list[str]:
-    return [entry.name for entry in root.iterdir()] if root.is_dir() else []
-
-
-def _next_name(name: str, taken: Iterable[str]) -> str:
-    stem = folder_stem(name)
-    pattern = re.compile(re.escape(stem) + r"-(\d+)")
-    numbers = [int(match.group(1)) for each in taken if (match := pattern.fullmatch(each))]
-    return f"{stem}-{max(numbers, default=0) + 1}"

@@ -9,7 +9,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from .folder import RunFolder
 
-__all__ = ["Best", "Counts", "Dense", "Summary", "read_summary", "write_summary"]
+__all__ = ["Best", "Counts", "Dense", "Status", "Summary", "read_summary", "write_summary"]
+
+Status = Literal["running", "interrupted", "failed", "finished"]
 
 
 class _Part(BaseModel):
@@ -152,7 +154,7 @@ class Summary(_Part):
 
     folder: Path = Field(exclude=True)
     name: str
-    status: Literal["running", "interrupted", "failed", "finished"]
+    status: Status
     task: str
     criterion: str
     repair: str

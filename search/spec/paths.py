@@ -1,14 +1,20 @@
-"""The paths that a resolved spec names: weights, data and the user's own files."""
+"""The paths that a resolved spec names, and the name that it gives to folders."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..._registry import is_reference
 
-__all__ = ["anchor_paths", "map_paths"]
+__all__ = ["anchor_paths", "folder_stem", "map_paths"]
+
+
+def folder_stem(name: str) -> str:
+    """A spec's name without what is awkward in paths."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
 
 
 def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

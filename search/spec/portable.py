@@ -14,10 +14,9 @@ import yaml
 
 from ...cluster.shipping import ShippedPath, check_size, fingerprint
 from ...cluster.storage import below
-from ..run.location import folder_stem
 from .model import CompareSpec, SearchSpec
 from .names import check_names
-from .paths import map_paths
+from .paths import folder_stem, map_paths
 from .reading import read_spec_file
 
 __all__ = ["PortableSpec", "portable_spec"]

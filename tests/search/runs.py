@@ -10,6 +10,7 @@ from prunetune.rewards import MEASURES, Evaluation
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.run.record import EvaluationRecord, RecordKey
+from prunetune.search.run.summary import Best, Counts, Dense, Summary, write_summary
 
 _GROUPS = {"stem": 4, "block": 8}
 
@@ -74,23 +75,25 @@ def write_run(
                 for index, each in enumerate(widths[16 * iteration : 16 * (iteration + 1)])
             ]
             history.write(iteration, asked)
-    run.update_summary(
+    summary = Summary(
+        folder=run.path,
         name="a <b> run",
         status="finished",
         task="digits-net on digits",
         criterion="l1",
         repair="quick",
         precision="fp32",
-        best=trials,
-        evaluations={"asked": 37, "unique": 32, "cached": 5, "failed": 0, "per_second": 9.0},
+        best=tuple(Best.model_validate(trial) for trial in trials),
+        evaluations=Counts(asked=37, unique=32, cached=5, failed=0, per_second=9.0),
         wall_seconds=12.5,
-        dense={
-            "test": 0.97,
-            "validation": 0.96,
-            "flops": 1_000_000,
-            "params": 100_000,
-            "groups": _GROUPS,
-            "measures": dict.fromkeys(MEASURES, 0.5),
-        },
+        dense=Dense(
+            test=0.97,
+            validation=0.96,
+            flops=1_000_000,
+            params=100_000,
+            groups=_GROUPS,
+            measures=dict.fromkeys(MEASURES, 0.5),
+        ),
     )
+    write_summary(run, summary)
     return run

@@ -21,6 +21,7 @@ from prunetune.search.report.figures import pareto_front
 from prunetune.search.report.significance import compare_paired, estimate_median
 from prunetune.search.report.table import displayed
 from prunetune.search.run.folder import RunFolder
+from prunetune.search.run.summary import write_summary
 
 from .runs import finished_trial, write_run
 
@@ -137,7 +138,8 @@ def test_multipliers_come_from_tunes_own_logs(tmp_path: Path) -> None:
 
 def test_unfinished_runs_are_reported_too(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [])
-    run.update_summary(status="interrupted")
+    summary = load_results(run).summary
+    write_summary(run, summary.model_copy(update={"status": "interrupted"}))
     page, results = write_report(run.path)
     assert results.summary.status == "interrupted"
     assert "interrupted" in page.read_text()

@@ -18,11 +18,15 @@ import yaml
 from prunetune.errors import RunFolderError, SpecError
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.engine.runs import resume_run, run_search
-from prunetune.search.run.exclusive_record import RunRecord
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
-from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
-from prunetune.search.run.summary import Summary, read_summary
+from prunetune.search.run.record import (
+    CoordinatorRecord,
+    EvaluationRecord,
+    RecordKey,
+    read_record,
+)
+from prunetune.search.run.summary import Summary, read_summary, write_summary
 from prunetune.search.spec.reading import read_spec
 
 pytestmark = pytest.mark.ray
@@ -68,7 +72,8 @@ def run(finished: Summary, tmp_path: Path) -> Path:
     """A copy of the run, as if it had been interrupted before its end was noted."""
     copy = tmp_path / "run"
     shutil.copytree(finished.folder, copy)
-    RunFolder.open(copy).update_summary(status="interrupted", best=[])
+    stopped = finished.model_copy(update={"status": "interrupted", "best": ()})
+    write_summary(RunFolder.open(copy), stopped)
     return copy
 
 
@@ -246,7 +251,7 @@ def test_a_coordinator_waits_until_the_one_before_is_dead(run: Path) -> None:
         "print(len(record), flush=True)\n"
         "sys.stdin.read()\n"
     )
-    content = pickle.dumps(RunRecord(run / "evaluations", RecordKey(**key))).hex()
+    content = pickle.dumps(CoordinatorRecord(run / "evaluations", RecordKey(**key))).hex()
     command = [sys.executable, "-c", code, content]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:

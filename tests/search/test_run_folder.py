@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -94,17 +93,6 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     run.write_json("prunetune-run.json", {"format": FORMAT + 1, "prunetune": "9.0"})
     with pytest.raises(RunFolderError, match=rf"9\.0.*{prunetune.__version__}.*upgrade"):
         RunFolder.open(run.path)
-
-
-def test_the_summary_is_updated_by_key(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", SPEC)
-    assert run.read_summary() == {}
-    run.update_summary(status="running", evaluations={"unique": 1})
-    run.update_summary(status="finished")
-    assert json.loads(run.summary_path.read_text()) == {
-        "status": "finished",
-        "evaluations": {"unique": 1},
-    }
 
 
 def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:

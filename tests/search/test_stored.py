@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prunetune.errors import RunFolderError, SpecError
 from prunetune.search.run.folder import RunFolder
-from prunetune.search.run.location import check_same_spec, holds_run, opened_run, stored
+from prunetune.search.run.location import holds_run, opened_run, stored
 from prunetune.search.spec.model import SearchSpec
 from prunetune.search.spec.reading import read_spec
 
@@ -72,10 +72,3 @@ def test_an_absolute_output_is_not_below_a_uri(tmp_path: Path) -> None:
     spec = _spec(str(tmp_path / "out"), f"file://{tmp_path}/uri")
     with pytest.raises(SpecError, match="give the run's name below it"), stored(spec, False):
         pass
-
-
-def test_a_run_is_only_continued_by_its_own_spec(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path / "run", _spec().to_dict())
-    check_same_spec(tmp_path / "run", _spec(output="elsewhere", storage="/shared"))
-    with pytest.raises(RunFolderError, match="begun with another 'seed'"):
-        check_same_spec(tmp_path / "run", _spec(seed=1))

@@ -72,7 +72,7 @@ def test_a_newer_summary_with_more_to_say_is_read_and_a_damaged_one_refused(
 ) -> None:
     folder = RunFolder.create(tmp_path / "run", {"name": "first"})
     write_summary(folder, _summary(folder))
-    folder.update_summary(something_new=3)
+    folder.write_json("summary.json", {**folder.read_summary(), "something_new": 3})
     assert read_summary(folder) == _summary(folder)
     folder.summary_path.write_text("{")
     with pytest.raises(RunFolderError, match=r"summary\.json"):
