@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, whose processes can be found and killed."""
+"""Ray nodes on this machine, for benchmarks and tests; their processes can be found and killed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_RAY = Path(sys.executable).with_name("ray")
-_START_SECONDS = 120.0
+RAY = Path(sys.executable).with_name("ray")
+START_SECONDS = 120.0
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Nodes:
     """
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pt-nodes-")))
-    port: int = field(default_factory=lambda: _free_ports(1)[0])
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     head: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _starts: int = 0
@@ -51,15 +52,16 @@ class Nodes:
     def start_head(self, cpus: int) -> None:
         """Start the head node, whose temporary files are new each time."""
         self._starts += 1
-        dashboard, *rest = _free_ports(4)
+        dashboard, *rest = free_ports(4)
         words = [f"--port={self.port}", f"--temp-dir={self.folder / str(self._starts)}", "--head"]
         words += [f"--dashboard-port={dashboard}", "--include-dashboard=false"]
         words += ["--node-ip-address=127.0.0.1"]
-        self.head = self._start([*words, *_common(rest, cpus)])
+        self.head = start_node([*words, *node_words(rest, cpus)], self.environment())
 
     def add_worker(self, cpus: int) -> subprocess.Popen[bytes]:
         """Start another node."""
-        node = self._start([f"--address={self.address}", *_common(_free_ports(3), cpus)])
+        words = [f"--address={self.address}", *node_words(free_ports(3), cpus)]
+        node = start_node(words, self.environment())
         self.workers.append(node)
         return node
 
@@ -96,18 +98,31 @@ class Nodes:
                 node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, words: list[str]) -> subprocess.Popen[bytes]:
-        log = tempfile.TemporaryFile()
-        node = subprocess.Popen(
-            [str(_RAY), "start", *words], env=self.environment(), stdout=log, stderr=log
-        )
-        end = time.monotonic() + _START_SECONDS
-        while b"--block" not in (said := os.pread(log.fileno(), 1 << 20, 0)):
-            if node.poll() is not None or time.monotonic() > end:
-                kill_tree(node.pid)
-                raise RuntimeError(f"a Ray node did not start: {said.decode()}")
-            time.sleep(0.1)
-        return node
+
+def start_node(
+    words: Sequence[str], environment: Mapping[str, str], before: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """``ray start`` as users call it, waiting until the node is there.
+
+    Args:
+        words: What follows ``ray start``, ``--block`` among it; see `node_words`.
+        environment: Variables of the node.
+        before: A command that runs it, if any.
+
+    Raises:
+        RuntimeError: If it does not start; says what it printed. Nothing of it is left.
+    """
+    log = tempfile.TemporaryFile()
+    node = subprocess.Popen(
+        [*before, str(RAY), "start", *words], env=dict(environment), stdout=log, stderr=log
+    )
+    end = time.monotonic() + START_SECONDS
+    while b"--block" not in (said := os.pread(log.fileno(), 1 << 20, 0)):
+        if node.poll() is not None or time.monotonic() > end:
+            kill_tree(node.pid)
+            raise RuntimeError(f"a Ray node did not start: {said.decode()}")
+        time.sleep(0.1)
+    return node
 
 
 def descendants(pid: int) -> list[int]:
@@ -139,14 +154,21 @@ def process_title(pid: int) -> str:
     return ""
 
 
-def _common(ports: list[int], cpus: int) -> list[str]:
+def node_words(ports: Sequence[int], cpus: int) -> list[str]:
+    """What every ``ray start`` of ours says.
+
+    Args:
+        ports: Three free ones.
+        cpus: Of the node.
+    """
     names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
     words = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000"]
     return [*words, f"--num-cpus={cpus}", "--disable-usage-stats", "--block"]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -15,8 +15,8 @@ from .results import Results, budget_text, delivered_accuracy
 
 __all__ = ["Fidelity", "rank_correlation", "reward_fidelities"]
 
-# With fewer the interval spans almost everything.
-_FEWEST = 5
+# Over fewer, a correlation says next to nothing: over two it is always 1 or -1 (our choice).
+_FEWEST = 8
 _TWO_SIDED = 0.975
 
 
@@ -31,7 +31,7 @@ class Fidelity:
         candidates: Different candidates that were fine-tuned and that the reward can judge.
         correlation: Spearman's rank correlation between the reward inside the search and test
             accuracy after fine-tuning, in [-1, 1]; not-a-number where it is not defined.
-        low: Lower end of its 95 % interval, or ``None`` with fewer than five candidates.
+        low: Lower end of its 95 % interval, or ``None`` where it is not defined.
         high: Its upper end, likewise.
     """
 
@@ -53,8 +53,8 @@ def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
     random sample: they are better, and more alike, than candidates in general.
 
     Returns:
-        In the order of budgets, then rewards. A reward of the user's own that can no longer be
-        loaded is left out.
+        In the order of budgets, then rewards. What is known of fewer than eight candidates is left
+        out, and so is a reward of the user's own that can no longer be loaded.
     """
     dense = Evaluation(
         candidate=tuple(results.dense.groups.values()),
@@ -67,7 +67,7 @@ def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
         for budget, accuracies in _fine_tuned(results).items()
         for name, compared, reward in rewards
     )
-    return tuple(each for each in found if each.compared or each.candidates)
+    return tuple(each for each in found if each.candidates >= _FEWEST)
 
 
 def rank_correlation(
@@ -86,7 +86,7 @@ def rank_correlation(
     if count < 2 or len(set(one)) < 2 or len(set(other)) < 2:
         return math.nan, None, None
     correlation = float(stats.spearmanr(one, other).statistic)
-    if count < _FEWEST:
+    if count < 4:  # the formula needs as many
         return correlation, None, None
     most = 1 - 6 / (count**3 - count)
     inner = min(max(correlation, -most), most)

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-
-_RAY = Path(sys.executable).with_name("ray")
-_START_SECONDS = 90.0
+from _ray_nodes import RAY, START_SECONDS, free_ports, node_words, start_node
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Head:
     def environment(self) -> dict[str, str]:
         """Variables of a process that has the cluster's token and is not on the cluster."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        path = f"{_RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        path = f"{RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         quiet = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
         # Ray would kill workers when anything else fills this machine's memory.
         quiet["RAY_memory_monitor_refresh_ms"] = "0"
@@ -54,13 +51,13 @@ def started_head(cpus: int) -> Iterator[Head]:
     """``ray start --head``, with a token, as on every machine that has run Ray 2.60 before."""
     # Not pytest's own folder: Ray's sockets do not take long paths.
     folder = Path(tempfile.mkdtemp(prefix="pt-ray-"))
-    ports = _free_ports(6)
+    ports = free_ports(6)
     # Ray itself replaces 127.0.0.1 when a process joins.
     address = f"{ray.util.get_node_ip_address()}:{ports[0]}"
     head = Head(address, f"http://127.0.0.1:{ports[1]}", folder / "home")
     head.home.mkdir()
     subprocess.run(
-        [_RAY, "get-auth-token", "--generate"],
+        [RAY, "get-auth-token", "--generate"],
         env=head.environment(),
         check=True,
         stdout=subprocess.DEVNULL,
@@ -69,7 +66,7 @@ def started_head(cpus: int) -> Iterator[Head]:
     words = [f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--temp-dir={folder / 'ray'}"]
     words += [f"--ray-client-server-port={ports[2]}", "--head"]
     try:
-        with _started([*words, *_common(ports[3:], cpus)], head.environment()):
+        with _started([*words, *node_words(ports[3:], cpus)], head.environment()):
             _wait_for(ports[1])
             yield head
     finally:
@@ -85,7 +82,7 @@ def started_node(head: Head, cpus: int, before: str = "") -> Iterator[subprocess
         cpus: Of the node.
         before: Shell commands that are run first, in a mount namespace of the node's own.
     """
-    words = [f"--address={head.address}", *_common(_free_ports(3), cpus)]
+    words = [f"--address={head.address}", *node_words(free_ports(3), cpus)]
     inside = ["unshare", "--mount", "sh", "-c", f'{before} && exec "$@"', "sh"] if before else []
     # Unlike a head, a node sends a token only when it is told to.
     with _started(words, {**head.environment(), "RAY_AUTH_MODE": "token"}, inside) as node:
@@ -101,54 +98,28 @@ def can_unshare() -> bool:
         return subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
 
-def _common(ports: Sequence[int], cpus: int) -> list[str]:
-    names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-    words = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
-    words += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000"]
-    return [*words, f"--num-cpus={cpus}", "--disable-usage-stats", "--block"]
-
-
 @contextlib.contextmanager
 def _started(
     words: Sequence[str], environment: dict[str, str], before: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*before, str(_RAY), "start", *words], env=environment, stdout=log, stderr=log
-        )
+    process = start_node(words, environment, before)
+    try:
+        yield process
+    finally:
+        # `--block` ends everything it has started when it is asked to end.
+        process.terminate()
         try:
-            end = time.monotonic() + _START_SECONDS
-            while b"--block" not in _content(log):
-                assert process.poll() is None and time.monotonic() < end, _content(log).decode()
-                time.sleep(0.2)
-            yield process
-        finally:
-            # `--block` ends everything it has started when it is asked to end.
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _content(log: object) -> bytes:
-    return os.pread(log.fileno(), 1 << 20, 0)  # type: ignore[attr-defined]
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_for(port: int) -> None:
-    end = time.monotonic() + _START_SECONDS
+    end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.2)
     raise TimeoutError(f"nobody listens at port {port}")
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -243,7 +243,7 @@ def test_fidelity_is_the_rank_correlation_over_candidates_that_were_fine_tuned(
     run = write_run(
         tmp_path / "run",
         # The same candidate, chosen by two searches, counts once.
-        [*_varied_trials(6), finished_trial("loss", 0.5, 9, 0.95, widths=(1, 6))],
+        [*_varied_trials(8), finished_trial("loss", 0.5, 9, 0.97, widths=(1, 8))],
         lambda widths: {
             "accuracy": widths[1] ** 3 / 1000,
             "loss": float(widths[1]),
@@ -256,20 +256,28 @@ def test_fidelity_is_the_rank_correlation_over_candidates_that_were_fine_tuned(
     assert found["accuracy"].correlation == pytest.approx(1)
     assert found["loss"].correlation == pytest.approx(-1)
     assert found["spatial-entropy"].correlation == pytest.approx(1)
-    assert {found[name].candidates for name in ("accuracy", "loss", "spatial-entropy")} == {6}
-    assert found["agreement"].candidates == 3 and found["agreement"].low is None
-    assert "neuron-entropy" not in found  # not recorded
+    assert {each.candidates for each in found.values()} == {8}
+    assert "agreement" not in found, "known of three candidates, which say nothing"
+    assert "neuron-entropy" not in found, "not recorded"
     page, _ = write_report(run.path)
     assert "Reward fidelity" in page.read_text()
     rows = pq.read_table(run.report / "fidelity.parquet").to_pylist()
-    assert {row["reward"]: row["candidates"] for row in rows}["accuracy"] == 6
+    assert {row["reward"]: row["candidates"] for row in rows}["accuracy"] == 8
+
+
+def test_fidelity_over_few_candidates_is_not_spoken_of(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", _varied_trials(7), lambda w: {"accuracy": w[1] / 10})
+    assert reward_fidelities(load_results(run)) == ()
+    page, _ = write_report(run.path)
+    assert "Reward fidelity" not in page.read_text()
+    assert pq.read_table(run.report / "fidelity.parquet").num_rows == 0
 
 
 def test_fidelity_keeps_budgets_apart(tmp_path: Path) -> None:
-    trials = _varied_trials(3)
+    trials = _varied_trials(8)
     trials += [
         finished_trial("accuracy", 0.3, seed, 0.8 - 0.01 * seed, widths=(2, 1 + seed))
-        for seed in range(3)
+        for seed in range(8)
     ]
     run = write_run(tmp_path / "run", trials, lambda widths: {"accuracy": widths[1] / 10})
     found = [each for each in reward_fidelities(load_results(run)) if each.reward == "accuracy"]
@@ -278,7 +286,7 @@ def test_fidelity_keeps_budgets_apart(tmp_path: Path) -> None:
 
 
 def test_fidelity_knows_the_users_own_rewards_and_their_parameters(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", _varied_trials(5), lambda w: {"accuracy": w[1] / 10})
+    run = write_run(tmp_path / "run", _varied_trials(8), lambda w: {"accuracy": w[1] / 10})
     own = tmp_path / "own.py"
     own.write_text(
         "from prunetune.rewards import Reward\n\n"
