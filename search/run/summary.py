@@ -27,7 +27,7 @@ class Dense(_Part):
         test: Accuracy on the test images, once it was tested beside the finalists.
         flops: 2 x multiply-accumulates at batch 1.
         params: Learnable numbers.
-        groups: Size of every channel group, in the order of widths, by name.
+        groups: Units of every channel group by name, in the order of decisions.
         measures: All measures of the dense network.
     """
 
@@ -43,7 +43,7 @@ class Counts(_Part):
     """Evaluations of all trials.
 
     Attributes:
-        asked: Candidates that trials asked for.
+        asked: Candidates that searches asked for.
         unique: Candidates that were evaluated and are in the record, failed ones included.
         cached: Requests that the record answered.
         failed: Candidates among ``unique`` that could not be evaluated.
@@ -66,9 +66,9 @@ class Best(_Part):
         search: The name of that search; ``None`` where it is ``trial``.
         limits: What this network keeps as fractions of dense, where the search had ranges.
         reward: The reward's name.
-        budget: As the user wrote it.
+        budget: The budgets as the user wrote them.
         agent: The agent's name.
-        seed: Of the agent.
+        seed: Seeds the agent.
         evaluations: Candidates that the search asked for.
         feasible_candidates: How many of them kept all budgets.
         finalists: Candidates that were fully repaired, one of which is the best.
@@ -138,14 +138,14 @@ class Summary(_Part):
     Attributes:
         folder: The run folder.
         name: The spec's name.
-        status: Where the run is.
-        task: Model and data.
-        criterion: Ranked the channels.
-        repair: Of every candidate inside the search.
-        precision: Number format of the evaluations.
+        status: Whether it is running, interrupted, failed or finished.
+        task: The names of model and data.
+        criterion: The criterion that ranked the channels.
+        repair: How every candidate was repaired inside the search.
+        precision: The number format of the evaluations.
         dense: The dense network.
-        best: One per trial, in their order; complete when the run is finished.
-        evaluations: Counts over all trials.
+        best: One network a search, in their order; complete when the run is finished.
+        evaluations: Counts over all searches.
         wall_seconds: From the start to the end, interruptions left out.
         search_seconds: The part of it spent on searching.
         error: Why a failed run ended.
