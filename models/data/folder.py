@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...errors import DataError
 from .decode import Decoder
-from .source import ImageSource, Indices
+from .encoded import EncodedImages, check_data_folder
+from .source import Indices
 
 __all__ = ["FolderImages", "class_folders", "split_folders"]
 
@@ -19,7 +18,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", "
 _TEST_FOLDERS = ("test", "val", "validation", "valid")
 
 
-class FolderImages(ImageSource):
+class FolderImages(EncodedImages):
     """Image files ``DIR/CLASS/**/*``, in order of class and name.
 
     Args:
@@ -46,33 +45,17 @@ class FolderImages(ImageSource):
                 f"{', '.join(sorted(_SUFFIXES))}."
             )
         self._root = root
-        self._labels = np.array(labels, dtype=np.int64)
-        self._decoder = Decoder.for_image(self._paths[0], str(self._paths[0]), image_size)
+        decoder = Decoder.for_image(self._paths[0], str(self._paths[0]), image_size)
+        super().__init__(np.array(labels, dtype=np.int64), decoder)
 
-    @property
-    def labels(self) -> Indices:
-        """Class of every image, int64 [N]."""
-        return self._labels
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        return self._decoder.shape
-
-    def load(self, indices: Indices) -> Tensor:
-        """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W]."""
-        images = np.empty((len(indices), *self.shape), dtype=np.uint8)
+    def _read(self, indices: Indices) -> Iterator[tuple[int, Path, str]]:
         for place, index in enumerate(indices):
-            images[place] = self._decoder.decode(self._paths[index], str(self._paths[index]))
-        return torch.from_numpy(images)
+            yield place, self._paths[index], str(self._paths[index])
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the files' names and sizes, the labels and the decoded shape."""
-        digest = hashlib.sha256(self._labels.tobytes())
-        digest.update(repr(self._decoder).encode())
+    def _files(self) -> Iterator[str]:
+        """Names below the folder, and sizes."""
         for path in self._paths:
-            digest.update(f"{path.relative_to(self._root)}:{path.stat().st_size}".encode())
-        return digest.hexdigest()
+            yield f"{path.relative_to(self._root)}:{path.stat().st_size}"
 
 
 def split_folders(root: Path) -> tuple[Path, Path | None]:
@@ -85,8 +68,7 @@ def split_folders(root: Path) -> tuple[Path, Path | None]:
     Raises:
         DataError: If the folder is missing, or there is a train folder and no test folder.
     """
-    if not root.is_dir():
-        raise DataError(f"The data folder {root} does not exist; set data.root to one that does.")
+    check_data_folder(root)
     if not (root / "train").is_dir():
         return root, None
     for name in _TEST_FOLDERS:

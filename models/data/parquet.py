@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from ...errors import DataError
 from .decode import Decoder
-from .source import ImageSource, Indices
+from .encoded import EncodedImages, check_data_folder
+from .source import Indices
 
 __all__ = ["ParquetImages", "parquet_class_names", "parquet_images"]
 
@@ -23,7 +22,7 @@ _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
-class ParquetImages(ImageSource):
+class ParquetImages(EncodedImages):
     """Images of several Parquet files, one after the other.
 
     Only labels are kept in memory; ``load`` reads the row groups it needs and decodes the rows
@@ -49,45 +48,28 @@ class ParquetImages(ImageSource):
                 for group in range(file.metadata.num_row_groups):
                     self._groups.append((path, group, image))
                     starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
-        self._labels: Indices = np.concatenate(labels)
         self._starts = np.array(starts)
-        if not len(self._labels):
+        if not self._starts[-1]:
             raise DataError(f"{files[0]} has no rows; give Parquet files with images in them.")
         first = int(np.searchsorted(self._starts, 0, side="right")) - 1
-        self._decoder = Decoder.for_image(
-            self._encoded(first, np.array([0]))[0], self._name(first, 0), image_size
-        )
+        image_bytes = self._encoded(first, np.array([0]))[0]
+        decoder = Decoder.for_image(image_bytes, self._name(first, 0), image_size)
+        super().__init__(np.concatenate(labels), decoder)
 
-    @property
-    def labels(self) -> Indices:
-        """Class of every image, int64 [N]."""
-        return self._labels
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        return self._decoder.shape
-
-    def load(self, indices: Indices) -> Tensor:
-        """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W]."""
-        images = np.empty((len(indices), *self.shape), dtype=np.uint8)
+    def _read(self, indices: Indices) -> Iterator[tuple[int, bytes, str]]:
         groups = np.searchsorted(self._starts, indices, side="right") - 1
         for group in np.unique(groups):
             places = np.flatnonzero(groups == group)
             rows = np.asarray(indices)[places] - self._starts[group]
             encoded = self._encoded(group, rows)
-            for place, row, image in zip(places, rows, encoded, strict=True):
-                images[place] = self._decoder.decode(image, self._name(group, row))
-        return torch.from_numpy(images)
+            for place, row, image in zip(places.tolist(), rows, encoded, strict=True):
+                yield place, image, self._name(group, row)
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the files' names, sizes and metadata, the labels and the decoded shape."""
-        digest = hashlib.sha256(self._labels.tobytes())
-        digest.update(repr(self._decoder).encode())
+    def _files(self) -> Iterator[str]:
+        """Names, sizes and times of change."""
         for path in dict.fromkeys(path for path, _, _ in self._groups):
             stat = path.stat()
-            digest.update(f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-        return digest.hexdigest()
+            yield f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}"
 
     def _encoded(self, group: int, rows: Indices) -> list[bytes]:
         path, row_group, column = self._groups[group]
@@ -121,8 +103,7 @@ def parquet_images(root: Path, split: str, image_size: int | None) -> ParquetIma
     Raises:
         DataError: If the folder or the split is missing, or a file is corrupt or empty.
     """
-    if not root.is_dir():
-        raise DataError(f"The data folder {root} does not exist; set data.root to one that does.")
+    check_data_folder(root)
     names = ("test", "validation", "valid", "val") if split == "test" else (split,)
     for name in names:
         for folder in (root, root / "data"):

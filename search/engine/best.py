@@ -19,7 +19,7 @@ from ..spec.model import SearchSpec
 from .deliveries import Delivery
 from .finalists import Finished
 from .preparing import Prepared
-from .rungs import stopped_at
+from .stopping import stopped_at
 
 __all__ = ["BestMaker", "count_asked"]
 

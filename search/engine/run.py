@@ -24,9 +24,9 @@ from .deliveries import deliveries
 from .finalists import Finished, finish_candidates, test_dense
 from .preparing import Prepared
 from .signals import ended_by_signals
+from .stopping import running_yardstick
 from .trial import ACCURACY, TrialPlan
 from .tuning import Ended, concurrent_trials, run_trials
-from .yardstick import running_yardstick
 
 __all__ = ["Run"]
 

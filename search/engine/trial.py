@@ -33,8 +33,7 @@ from ..run.history import Asked, TrialHistory, pick_finalists
 from ..run.locks import take
 from ..spec.model import StoppingSpec
 from ..spec.trials import TrialSpec
-from .rungs import Rungs, stopped_at
-from .yardstick import YardstickClient
+from .stopping import Rungs, YardstickClient, stopped_at
 
 __all__ = ["ACCURACY", "SearchTrial", "TrialPlan"]
 

@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from prunetune.search.engine.rungs import Rungs, stopped_at
 from prunetune.search.engine.runs import run_comparison
+from prunetune.search.engine.stopping import Rungs, stopped_at
 from prunetune.search.spec.model import StoppingSpec
 from prunetune.search.spec.reading import read_spec
 
