@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .data import ArrayImages, Data, DataSpec, ImageSource, LabelledImages, load_data
     from .groups import ChannelGroup, ChannelGroups
     from .progress import SILENT, PlainProgress, Progress, SilentProgress
-    from .reductions.channels import slim
+    from .reductions.channels import ChannelsReduction, slim
+    from .reductions.reduction import Reduction
     from .space import Candidate, Decision, SearchSpace
     from .statistics import TaskStatistics, gather_statistics
     from .task import PruningTask, TaskSpec, load_task
@@ -36,6 +37,7 @@ __all__ = [
     "CandidateBuilder",
     "ChannelGroup",
     "ChannelGroups",
+    "ChannelsReduction",
     "Criterion",
     "Data",
     "DataSpec",
@@ -50,6 +52,7 @@ __all__ = [
     "PlainProgress",
     "Progress",
     "PruningTask",
+    "Reduction",
     "Repair",
     "SearchSpace",
     "SilentProgress",
@@ -83,7 +86,8 @@ _MODULES = {
     ".data": ("ArrayImages", "Data", "DataSpec", "ImageSource", "LabelledImages", "load_data"),
     ".groups": ("ChannelGroup", "ChannelGroups"),
     ".progress": ("PlainProgress", "Progress", "SILENT", "SilentProgress"),
-    ".reductions.channels": ("slim",),
+    ".reductions.channels": ("ChannelsReduction", "slim"),
+    ".reductions.reduction": ("Reduction",),
     ".space": ("Candidate", "Decision", "SearchSpace"),
     ".statistics": ("TaskStatistics", "gather_statistics"),
     ".task": ("PruningTask", "TaskSpec", "load_task"),

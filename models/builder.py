@@ -1,4 +1,4 @@
-"""Building the network of a candidate: slim, repair, recalibrate or align."""
+"""Building the network of a candidate: reduce, repair, recalibrate or align."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .batchnorm import recalibrate_batchnorm
 from .inference.folding import Precision, place_images, resolve_precision
-from .reductions.channels import kept_channels, slim
+from .reductions.channels import KeptChannels
 from .repair.align import Alignment
 from .repair.block import BlockRepair
 from .repair.full import FULL, LIGHT, Effort, FullRepair
@@ -29,7 +29,7 @@ FinalRepair = Literal["full", "block"]
 """What the best candidates of a search get."""
 
 Finish = Callable[[nn.Module, Candidate], None]
-"""Changes a slim network of these widths in place; see :meth:`CandidateBuilder.finish`."""
+"""Changes the reduced network of a candidate in place; see :meth:`CandidateBuilder.finish`."""
 
 _CPU = torch.device("cpu")
 _EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
@@ -59,44 +59,45 @@ class CandidateBuilder:
         self._by_effort: dict[Effort, FullRepair] = {}
         self._finish: dict[Repair, Finish] = {}
 
-    def slim(self, widths: Candidate, repair: Repair) -> nn.Module:
-        """The slim network, repaired but not recalibrated, sharing what did not change.
+    def slim(self, candidate: Candidate, repair: Repair) -> nn.Module:
+        """The reduced network, repaired but not recalibrated, sharing what did not change.
 
         For reading only: changing its parameters in place may change the dense network's.
 
         Args:
-            widths: Units kept per group.
-            repair: How the layers that read slimmed groups are corrected.
-        """
-        kept = self.statistics.kept_units(widths)
-        groups = self.statistics.groups
-        slimmed = slim(self._task.network, groups, kept)
-        if repair == "none":
-            return slimmed
-        channels = kept_channels(self._task.network, groups, kept)
-        self._quick.apply(slimmed, channels)
-        if repair in _EFFORTS:
-            return self._full_repair(_EFFORTS[repair]).apply(slimmed, channels)
-        return slimmed
+            candidate: One value per decision.
+            repair: How the layers that read what was reduced are corrected.
 
-    def build(self, widths: Candidate, repair: Repair | FinalRepair) -> nn.Module:
+        Raises:
+            ValueError: If there is no such candidate.
+        """
+        reduced = self.statistics.reductions.apply(self._task.network, candidate)
+        if repair == "none":
+            return reduced
+        kept = self._kept_channels(candidate)
+        self._quick.apply(reduced, kept)
+        if repair in _EFFORTS:
+            return self._full_repair(_EFFORTS[repair]).apply(reduced, kept)
+        return reduced
+
+    def build(self, candidate: Candidate, repair: Repair | FinalRepair) -> nn.Module:
         """A network of its own, float32, ready to be used, trained or saved.
 
         Args:
-            widths: Units kept per group.
+            candidate: One value per decision.
             repair: As for :meth:`slim`, or ``block``: full repair, then block by block (see
                 :class:`BlockRepair`). After ``none`` and ``quick`` follows what :meth:`finish`
                 does, on all calibration images.
         """
         if repair == "block":
-            network = self._block_repaired(widths)
+            network = self._block_repaired(candidate)
         else:
-            network = copy.deepcopy(self.slim(widths, repair))
+            network = copy.deepcopy(self.slim(candidate, repair))
             # What can be trained must not come out of inference mode.
             with torch.inference_mode(False):
                 if repair not in self._finish:
                     self._finish[repair] = self.finish(repair, self._task.calibration)
-                self._finish[repair](network, widths)
+                self._finish[repair](network, candidate)
         network.requires_grad_(True)
         return network
 
@@ -119,29 +120,27 @@ class CandidateBuilder:
             device: Theirs.
 
         Returns:
-            Called with a candidate, whose BatchNorm layers and classifier are its own, and its
-            widths; changes it in place.
+            Called with a network, whose BatchNorm layers and classifier are its own, and the
+            candidate that it is; changes it in place.
         """
         if repair not in ("none", "quick"):
-            return lambda network, widths: None
+            return lambda network, candidate: None
         placed = place_images(images, precision, device)
         if repair == "none":
-            return lambda network, widths: recalibrate_batchnorm(network, [placed])
-        statistics = self.statistics
-        alignment = Alignment(self._task.network, statistics.norms, images, device)
+            return lambda network, candidate: recalibrate_batchnorm(network, [placed])
+        alignment = Alignment(self._task.network, self.statistics.norms, images, device)
 
-        def align(network: nn.Module, widths: Candidate) -> None:
-            kept = statistics.kept_units(widths)
-            channels = kept_channels(self._task.network, statistics.groups, kept)
-            alignment.apply(network, channels, placed)
+        def align(network: nn.Module, candidate: Candidate) -> None:
+            alignment.apply(network, self._kept_channels(candidate), placed)
 
         return align
 
-    def _block_repaired(self, widths: Candidate) -> nn.Module:
-        statistics = self.statistics
-        kept = statistics.kept_units(widths)
+    def _kept_channels(self, candidate: Candidate) -> KeptChannels:
+        return self.statistics.reductions.kept_channels(self._task.network, candidate)
+
+    def _block_repaired(self, candidate: Candidate) -> nn.Module:
         return BlockRepair(self._task.network, self._task.calibration).apply(
-            self.slim(widths, "full"), kept_channels(self._task.network, statistics.groups, kept)
+            self.slim(candidate, "full"), self._kept_channels(candidate)
         )
 
     def _full_repair(self, effort: Effort) -> FullRepair:

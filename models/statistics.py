@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from .coupling import trace_channel_groups
 from .criteria import Evidence, make_criterion, written_criterion
 from .groups import ChannelGroup, ChannelGroups
 from .progress import SILENT, Progress
-from .reductions.channels import KeptUnits
+from .reductions.channels import ChannelsReduction, KeptUnits
+from .reductions.sequence import Reductions
 from .repair.moments import LayerMoments, gather_moments, moments_to_store, stored_moments
-from .space import Candidate
+from .space import Candidate, SearchSpace
 from .task import PruningTask
 from .weights import read_weights, save_weights
 
@@ -47,24 +49,37 @@ class TaskStatistics:
     moments: dict[str, LayerMoments]
     norms: dict[str, str]
 
-    def kept_units(self, widths: Candidate) -> KeptUnits:
+    @cached_property
+    def channels(self) -> ChannelsReduction:
+        """What removes channels, by these rankings."""
+        return ChannelsReduction(self.groups.groups, self.orders)
+
+    @cached_property
+    def reductions(self) -> Reductions:
+        """All reductions of the network, in the order in which they are applied."""
+        return Reductions([self.channels])
+
+    @property
+    def space(self) -> SearchSpace:
+        """The decisions of a search."""
+        return self.reductions.space
+
+    def kept_units(self, candidate: Candidate) -> KeptUnits:
         """The units that a candidate keeps: of each group the first ``width`` of its ranking.
 
         Args:
-            widths: Units kept per group.
+            candidate: One value per decision.
 
         Returns:
             Per group, ascending int64 [width].
 
         Raises:
-            ValueError: If a width is out of range.
+            ValueError: If there is no such candidate.
         """
-        if len(widths) != len(self.groups):
-            raise ValueError(f"{len(self.groups)} widths are needed, {len(widths)} were given")
-        for width, group in zip(widths, self.groups, strict=True):
-            if not 1 <= width <= group.size:
-                raise ValueError(f"the width of {group.name} is {width}, not in 1..{group.size}")
-        return [np.sort(order[:width]) for width, order in zip(widths, self.orders, strict=True)]
+        self.space.check(candidate)
+        return self.channels.kept_units(
+            tuple(candidate[index] for index in self.space.of_kind(self.channels.kind))
+        )
 
     def input_rankings(self) -> dict[str, NDArray[np.int64]]:
         """Input channels in the order of the ranking, the one to keep longest first.
@@ -95,7 +110,7 @@ def gather_statistics(
         task: The task; its calibration images are used, without labels.
         criterion: Ranks the channels inside a group.
         seed: Decides the places that are sampled, and the criterion ``random``.
-        progress: Told of what takes long.
+        progress: Receives a note of what takes long.
 
     Raises:
         PruneTuneError: If the network has nothing to prune, or the criterion is unknown or has a

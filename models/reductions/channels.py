@@ -1,10 +1,10 @@
-"""Building the physically smaller network of a candidate, without copying what does not change."""
+"""Removing channels: the slim network, without copying what does not change, and its oracle."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,59 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..groups import Axis, ChannelGroup
 from ..layers import LayerAdapter, adapter_of, own_copy
+from ..space import Candidate, Decision
+from .reduction import Reduction
 
-__all__ = ["ignore_removed", "kept_channels", "shallow_copy", "slim"]
+__all__ = ["ChannelsReduction", "ignore_removed", "kept_channels", "shallow_copy", "slim"]
 
 KeptUnits = Sequence[NDArray[np.int64]]
 """Per group, the units that stay: ascending int64 [w]."""
 
 KeptChannels = dict[str, tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]]
 """Per layer, its output and input channels that stay; None where no group decides them."""
+
+
+class ChannelsReduction(Reduction):
+    """Removes channels: one decision per channel group, its width.
+
+    Args:
+        groups: The channel groups of a network.
+        orders: Per group, its units, the one to keep longest first; int64 [units].
+    """
+
+    kind: ClassVar[str] = "channels"
+
+    def __init__(self, groups: Sequence[ChannelGroup], orders: Sequence[NDArray[np.int64]]) -> None:
+        self._groups = tuple(groups)
+        self._orders = tuple(orders)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """One per group, of its name and size; the last unit always stays."""
+        return tuple(Decision(group.name, self.kind, group.size) for group in self._groups)
+
+    def kept_units(self, values: Candidate) -> KeptUnits:
+        """Of each group the first units of its ranking, as many as the value says.
+
+        Args:
+            values: Units kept per group, each in 1..size.
+
+        Returns:
+            Per group, ascending int64 [value].
+        """
+        return [np.sort(order[:width]) for width, order in zip(values, self._orders, strict=True)]
+
+    def apply(self, network: nn.Module, values: Candidate) -> nn.Module:
+        """See :func:`slim`."""
+        return slim(network, self._groups, self.kept_units(values))
+
+    def oracle(self, network: nn.Module, values: Candidate) -> nn.Module:
+        """See :func:`ignore_removed`."""
+        return ignore_removed(network, self._groups, self.kept_units(values))
+
+    def kept_channels(self, network: nn.Module, values: Candidate) -> KeptChannels:
+        """See the function :func:`kept_channels`."""
+        return kept_channels(network, self._groups, self.kept_units(values))
 
 
 def kept_channels(
