@@ -37,6 +37,8 @@ class LagrangianLearner(PPOTorchLearner):
     def build(self) -> None:
         """Build networks, optimisers, and the connectors that turn infos into advantages."""
         super().build()
+        for optimizer in self._named_optimizers.values():
+            self._set_optimizer_lr(optimizer, self._get_optimizer_lr(optimizer))
         self.multipliers = Multipliers(self.config.get_constraints())
         self._contexts = int(self.config.contexts)
         self._reward_scales = np.full(self._contexts, np.nan)
@@ -161,6 +163,16 @@ class LagrangianLearner(PPOTorchLearner):
             # Without this the first update after a restore would use the schedule's first value.
             for module_id in ours["kl_coefficients"]:
                 self.entropy_coeff_schedulers_per_module[module_id].update(timestep=self._timestep)
+
+    @staticmethod
+    def _set_optimizer_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+        """Set the learning rate as a plain number.
+
+        RLlib keeps that of a schedule as a tensor, checkpoints it as a number, and PyTorch's
+        optimisers round differently with the two: a restored search would drift from the first.
+        """
+        for group in optimizer.param_groups:
+            group["lr"] = float(lr)
 
     def _update_module_kl_coeff(self, **kwargs: Any) -> None:
         """Nothing: see :meth:`update_kl_coefficients`."""

@@ -90,6 +90,10 @@ def _state(trial: SearchTrial) -> list[dict[str, Any]]:
             "multipliers": learner.multipliers.values.tolist(),
             "learning rate": float(optimizer.param_groups[0]["lr"]),
             "KL coefficient": float(learner.curr_kl_coeffs_per_module["default_policy"]),
+            "weights": {
+                name: value.tolist()
+                for name, value in learner.module["default_policy"].unwrapped().state_dict().items()
+            },
         }
 
     agent: Any = trial._agent

@@ -115,6 +115,8 @@ class CandidateRunner(SingleAgentEnvRunner):
         observation = self._observations[index]
         infos = {"costs": sampled.costs[index], "context": int(sampled.contexts[index])}
         episode = SingleAgentEpisode(
+            # A random name, which is the default, would decide the order of sums in the learner.
+            id_=f"{self.num_env_steps_sampled_lifetime}-{index:06d}",
             observation_space=self.spaces[DEFAULT_MODULE_ID][0],
             action_space=self.spaces[DEFAULT_MODULE_ID][1],
         )
