@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from prunetune.models import Candidate, gather_statistics, load_task
 from prunetune.models.builder import CandidateBuilder, Repair
 from prunetune.models.task import PruningTask
-from prunetune.search.engine.runs import resume_run, run_comparison
+from prunetune.search.engine.entry import resume_run, run_comparison
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.spec.model import SearchSpec

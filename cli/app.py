@@ -120,7 +120,7 @@ def resume(
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
-    from ..search.engine.runs import resume_run
+    from ..search.engine.entry import resume_run
     from ..search.run.location import opened_run
     from .console import shown_progress
 
@@ -152,7 +152,7 @@ def finetune(
 
     Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
     """
-    from ..search.engine.runs import finetune_run
+    from ..search.engine.entry import finetune_run
     from ..search.run.location import opened_run
     from .console import shown_progress
 

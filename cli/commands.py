@@ -110,7 +110,7 @@ def run_spec(
         comparison: Run the spec's whole grid.
         resume: Continue the run that is in the output folder, if there is one.
     """
-    from ..search.engine.runs import RunInterrupted, resume_run, run_comparison, run_search
+    from ..search.engine.entry import RunInterrupted, resume_run, run_comparison, run_search
     from ..search.run.location import holds_run, stored
     from ..search.spec.model import CompareSpec
     from .console import shown_progress

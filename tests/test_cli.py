@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from prunetune.models import build_network, save_weights
-from prunetune.search.engine.runs import RunInterrupted
+from prunetune.search.engine.entry import RunInterrupted
 
 from .commands import assert_one_sentence, invoke
 
@@ -216,7 +216,7 @@ def test_ctrl_c_says_what_is_left(
     def run(*_: object) -> None:
         raise stopped
 
-    monkeypatch.setattr("prunetune.search.engine.runs.run_search", run)
+    monkeypatch.setattr("prunetune.search.engine.entry.run_search", run)
     result = invoke("search", _write(tmp_path))
     assert result.exit_code == 130
     assert said in result.stderr

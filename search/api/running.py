@@ -13,8 +13,8 @@ from ...errors import PluginError, PruneTuneError, RunFolderError, SpecError
 from ...models.progress import Progress
 from ...rewards import Evaluation
 from ...rewards.evaluation.evaluations import InProcessEvaluations
+from ..engine.entry import RunInterrupted, resume_run, run_comparison, run_search
 from ..engine.preparing import prepare
-from ..engine.runs import RunInterrupted, resume_run, run_comparison, run_search
 from ..run.folder import RunFolder
 from ..run.location import opened_run, stored
 from ..run.summary import Summary

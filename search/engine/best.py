@@ -44,7 +44,7 @@ class BestMaker:
         folder: The run.
         spec: Its spec.
         prepared: What its candidates were evaluated with.
-        progress: Told of costs that cannot be measured.
+        progress: Receives a note about every cost that cannot be measured.
     """
 
     folder: RunFolder
@@ -52,29 +52,29 @@ class BestMaker:
     prepared: Prepared
     progress: Progress
 
-    def without_network(self, delivery: Delivery, asked: Sequence[Asked], reason: str) -> Best:
+    def without_network(self, delivery: Delivery, history: Sequence[Asked], reason: str) -> Best:
         """What there is to say where no network came about.
 
         Args:
             delivery: The network that was wanted.
-            asked: All candidates of its search.
-            reason: For people.
+            history: All candidates of its search.
+            reason: Why not, for people.
         """
-        return Best(**self._common(delivery, asked), error=reason)
+        return Best(**self._common(delivery, history), error=reason)
 
     def with_network(
         self,
         delivery: Delivery,
-        asked: Sequence[Asked],
-        candidate: Asked,
+        history: Sequence[Asked],
+        chosen: Asked,
         finished: Finished,
     ) -> Best:
         """Measure a finished network's costs and write its artifact.
 
         Args:
             delivery: The network that was wanted.
-            asked: All candidates of its search.
-            candidate: The one that was chosen.
+            history: All candidates of its search.
+            chosen: The one whose network it is.
             finished: Its network.
         """
         structure = self.prepared.evaluator.groups.structure
@@ -85,16 +85,16 @@ class BestMaker:
             # The network is there all the same; nobody must lose it to a cost that broke.
             self.progress.note(f"{delivery.trial.title}: {error}")
         best = Best(
-            **self._common(delivery, asked),
+            **self._common(delivery, history),
             # Finalists keep the tabulated limits; a cost of the user's own may have moved since.
             feasible=self.prepared.costs.keeps_own(delivery.limits, delivered),
-            candidate=candidate.candidate,
-            costs=dict(candidate.costs),
+            candidate=chosen.candidate,
+            costs=dict(chosen.costs),
             measured=delivered,
-            flops=int(structure.flops(candidate.candidate)),
-            params=int(structure.params(candidate.candidate)),
-            search_reward=candidate.reward,
-            found_after=candidate.evaluations_before,
+            flops=int(structure.flops(chosen.candidate)),
+            params=int(structure.params(chosen.candidate)),
+            search_reward=chosen.reward,
+            found_after=chosen.evaluations_before,
             validation=finished.validation,
             validation_after=finished.validation_after,
             test_before=finished.test_before,
@@ -128,7 +128,7 @@ class BestMaker:
             measured=best.model_dump(mode="json", include=_MEASURED),
         )
 
-    def _common(self, delivery: Delivery, asked: Sequence[Asked]) -> dict[str, Any]:
+    def _common(self, delivery: Delivery, history: Sequence[Asked]) -> dict[str, Any]:
         trial, several = delivery.trial, delivery.is_one_of_several
         return {
             "trial": delivery.name,
@@ -139,13 +139,13 @@ class BestMaker:
             "agent": trial.agent.name,
             "seed": trial.seed,
             "stopped": stopped_at(self.folder.rungs, trial.name) is not None,
-            **count_asked(asked),
+            **count_asked(history),
         }
 
 
-def count_asked(asked: Sequence[Asked]) -> dict[str, int]:
+def count_asked(history: Sequence[Asked]) -> dict[str, int]:
     """How many candidates a search asked for, by the names that `Best` has for them."""
     return {
-        "evaluations": len(asked),
-        "feasible_candidates": sum(candidate.feasible for candidate in asked),
+        "evaluations": len(history),
+        "feasible_candidates": sum(asked.feasible for asked in history),
     }

@@ -70,7 +70,7 @@ def finish_candidates(
         finalists: By name of trial, at least one each.
         finetune: How the best are repaired and trained.
         resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
-        progress: Told of every piece that is done.
+        progress: Receives every piece that is done.
         arrived: Called once per trial, as soon as its network is there, or cannot be had; a
             `ClusterError` says that its processes died, so that it is worth another try later.
     """
@@ -80,23 +80,23 @@ def finish_candidates(
     shipped = ray.put(factory)
     # Where there is only one there is nothing to choose.
     several = [chosen for chosen in finalists.values() if len(chosen) > 1]
-    unique = {candidate.candidate for chosen in several for candidate in chosen}
+    unique = {asked.candidate for chosen in several for asked in chosen}
     divergences: dict[Candidate, float | PruneTuneError] = {}
 
-    def compared(widths: Candidate, divergence: float | PruneTuneError) -> None:
-        divergences[widths] = divergence
+    def compared(candidate: Candidate, divergence: float | PruneTuneError) -> None:
+        divergences[candidate] = divergence
         progress.advance()
 
     if unique:
         progress.start(len(unique), "Repairing the best candidates fully")
-        jobs = {widths: (_compare, shipped, widths) for widths in sorted(unique)}
+        jobs = {candidate: (_compare, shipped, candidate) for candidate in sorted(unique)}
         _in_parallel(jobs, resources, compared)
         progress.finish()
 
     waiting: dict[Candidate, list[tuple[str, Asked]]] = {}
     for trial, chosen in finalists.items():
         # The first of equals is the one with the highest reward.
-        best = min(chosen, key=lambda candidate: _known(divergences.get(candidate.candidate, 0.0)))
+        best = min(chosen, key=lambda asked: _known(divergences.get(asked.candidate, 0.0)))
         waiting.setdefault(best.candidate, []).append((trial, best))
     label = "Testing the best candidates"
     if finetune.epochs:
@@ -104,12 +104,12 @@ def finish_candidates(
         label = f"Fine-tuning the best candidates for {epochs}"
     progress.start(len(waiting), label)
 
-    def finished(widths: Candidate, result: Finished | PruneTuneError) -> None:
-        for trial, candidate in waiting[widths]:
-            arrived(trial, candidate, result)
+    def finished(candidate: Candidate, result: Finished | PruneTuneError) -> None:
+        for trial, asked in waiting[candidate]:
+            arrived(trial, asked, result)
         progress.advance()
 
-    training = {widths: (_finish, shipped, widths, finetune) for widths in waiting}
+    training = {candidate: (_finish, shipped, candidate, finetune) for candidate in waiting}
     _in_parallel(training, resources, finished)
     progress.finish()
 
@@ -174,11 +174,11 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
         return EvaluationError(sentence(error))
 
 
-def _compare(factory: PreparedFactory, widths: Candidate) -> float:
+def _compare(factory: PreparedFactory, candidate: Candidate) -> float:
     """How far the fully repaired candidate is from the dense network on the validation images."""
     prepared = factory.prepare()
     task = prepared.task
-    network = prepared.evaluator.build(widths, "full").eval()
+    network = prepared.evaluator.build(candidate, "full").eval()
     return mean_divergence(network, task.network, task.validation.images, _TEMPERATURE)
 
 
@@ -195,10 +195,10 @@ def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices
     return np.sort(chosen)
 
 
-def _finish(factory: PreparedFactory, widths: Candidate, finetune: FinetuneSpec) -> Finished:
+def _finish(factory: PreparedFactory, candidate: Candidate, finetune: FinetuneSpec) -> Finished:
     prepared = factory.prepare()
     task, evaluator = prepared.task, prepared.evaluator
-    network = evaluator.build(widths, finetune.repair)
+    network = evaluator.build(candidate, finetune.repair)
     test = task.test()
     validation = accuracy(network, task.validation)
     test_before = accuracy(network, test)
@@ -214,7 +214,7 @@ def _finish(factory: PreparedFactory, widths: Candidate, finetune: FinetuneSpec)
     network.requires_grad_(False).eval()
     return Finished(
         network=network,
-        kept=tuple(tuple(int(unit) for unit in units) for units in evaluator.kept_units(widths)),
+        kept=tuple(tuple(int(unit) for unit in units) for units in evaluator.kept_units(candidate)),
         validation=validation,
         validation_after=accuracy(network, task.validation) if finetune.epochs else validation,
         test_before=test_before,

@@ -13,8 +13,8 @@ import pytest
 from prunetune.cli.app import main
 from prunetune.errors import BudgetError, EvaluationError, PruneTuneError
 from prunetune.models.artifact import load_artifact, verify_artifact
+from prunetune.search.engine.entry import run_comparison, run_search
 from prunetune.search.engine.preparing import prepare
-from prunetune.search.engine.runs import run_comparison, run_search
 from prunetune.search.report import write_report
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import TrialHistory

@@ -15,7 +15,7 @@ import pytest
 from prunetune.errors import BudgetError, PruneTuneError, RunFolderError, UnknownNameError
 from prunetune.models.artifact import load_artifact, verify_artifact
 from prunetune.models.progress import SilentProgress
-from prunetune.search.engine.runs import resume_run, run_comparison, run_search
+from prunetune.search.engine.entry import resume_run, run_comparison, run_search
 from prunetune.search.run.history import TrialHistory
 from prunetune.search.run.record import read_record
 from prunetune.search.run.summary import Summary
@@ -222,7 +222,7 @@ def test_what_is_impossible_is_refused_before_anything_is_written(
 _KILLED = """
 import os, signal, sys
 from prunetune.models.progress import SilentProgress
-from prunetune.search.engine.runs import run_comparison
+from prunetune.search.engine.entry import run_comparison
 from prunetune.search.spec.reading import load_spec
 
 class Deadly(SilentProgress):

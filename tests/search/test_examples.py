@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from prunetune._registry import resolve
-from prunetune.search.engine.runs import run_search
+from prunetune.search.engine.entry import run_search
 from prunetune.search.run.history import TrialHistory
 from prunetune.search.spec.reading import load_spec
 from torch import nn

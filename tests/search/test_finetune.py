@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 from prunetune.models import load_artifact
+from prunetune.search.engine.entry import finetune_run, run_search
 from prunetune.search.engine.finalists import _in_parallel
-from prunetune.search.engine.runs import finetune_run, run_search
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.record import read_record
 from prunetune.search.run.summary import Summary, read_summary, write_summary

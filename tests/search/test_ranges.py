@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prunetune.errors import SpecError
 from prunetune.models.artifact import verify_artifact
-from prunetune.search.engine.runs import run_comparison, run_search
+from prunetune.search.engine.entry import run_comparison, run_search
 from prunetune.search.report.write import write_report
 from prunetune.search.run.record import read_record
 from prunetune.search.run.summary import Summary

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prunetune.errors import RunFolderError, SpecError
 from prunetune.rewards.evaluation.evaluation import Evaluation
-from prunetune.search.engine.runs import resume_run, run_search
+from prunetune.search.engine.entry import resume_run, run_search
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.run.record import (
@@ -207,7 +207,7 @@ def test_lost_candidates_get_another_chance_and_failed_ones_do_not(
 _STOPPED = """
 import sys
 from prunetune.models.progress import SilentProgress
-from prunetune.search.engine.runs import run_search
+from prunetune.search.engine.entry import run_search
 from prunetune.search.spec.reading import read_spec
 
 class Telling(SilentProgress):

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from prunetune.search.engine.runs import run_comparison
+from prunetune.search.engine.entry import run_comparison
 from prunetune.search.engine.stopping import Rungs, stopped_at
 from prunetune.search.spec.model import StoppingSpec
 from prunetune.search.spec.reading import read_spec

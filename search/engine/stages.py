@@ -1,4 +1,4 @@
-"""One run: its searches under Tune, then its best candidates, then its summary."""
+"""The stages of a run: its searches under Tune, then its best candidates, then its summary."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .stopping import running_yardstick
 from .trial import ACCURACY, TrialPlan
 from .tuning import Ended, concurrent_trials, run_trials
 
-__all__ = ["Run"]
+__all__ = ["RunStages"]
 
 
 @dataclass
-class Run:
+class RunStages:
     """One process's part in a run, from wherever an earlier one left it.
 
     Attributes:
         folder: The run, whose lock this process holds.
         spec: Its spec.
         prepared: What evaluates candidates, with weights that other processes can load.
-        progress: Told what happens.
+        progress: Receives what happens.
     """
 
     folder: RunFolder
@@ -64,7 +64,7 @@ class Run:
         try:
             with ended_by_signals():
                 ended = self._search()
-                broken = self._finish(ended)
+                broken = self._make_networks(ended)
             self._check_broken(broken)
         except KeyboardInterrupt:
             self._write(status="interrupted")
@@ -145,7 +145,7 @@ class Run:
 
     # --- finalists --------------------------------------------------------------------------
 
-    def _finish(self, ended: dict[str, Ended]) -> dict[str, str]:
+    def _make_networks(self, ended: dict[str, Ended]) -> dict[str, str]:
         """Make the networks; returns, by trial, why it broke off where that is not final."""
         cluster = self.spec.cluster
         resources = {"num_cpus": cluster.evaluator_cpus, "num_gpus": cluster.evaluator_gpus}

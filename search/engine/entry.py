@@ -1,4 +1,4 @@
-"""Running searches: one, or a grid of them, in a new folder; and resuming."""
+"""The ways into a run: a search or a comparison in a new folder, resuming, fine-tuning anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..run.summary import Summary, read_summary, write_summary
 from ..spec.model import CompareSpec, SearchSpec
 from ..spec.reading import override_values, read_spec
 from .preparing import prepare
-from .run import Run
+from .stages import RunStages
 
 __all__ = ["RunInterrupted", "finetune_run", "resume_run", "run_comparison", "run_search"]
 
@@ -71,7 +71,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
     with folder.lock():
         note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
         try:
-            return Run(folder, spec, prepared.keep(folder), progress).run()
+            return RunStages(folder, spec, prepared.keep(folder), progress).run()
         except KeyboardInterrupt:
             raise RunInterrupted(folder.path) from None
 
@@ -129,7 +129,7 @@ def resume_run(
             note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
             folder.write_spec(spec.to_dict())
         connect(spec.cluster)
-        return Run(folder, spec, prepared.keep(folder), progress).run()
+        return RunStages(folder, spec, prepared.keep(folder), progress).run()
 
 
 def finetune_run(
@@ -166,7 +166,7 @@ def finetune_run(
             )
         folder.write_spec(spec.to_dict())
         note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
-        return Run(folder, spec, prepared.keep(folder), progress).run()
+        return RunStages(folder, spec, prepared.keep(folder), progress).run()
 
 
 def _reopen_searches(folder: RunFolder, summary: Summary | None) -> None:
