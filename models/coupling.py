@@ -20,6 +20,7 @@ from .costs.tables import GroupInfo, LayerInfo, Share, Structure
 from .groups import Axis, ChannelGroup, ChannelGroups, Member
 from .layers import LayerFacts, adapter_of
 from .reductions.channels import ignore_removed, slim
+from .units import gather_units
 from .zoo.shortcut import PadShortcut
 
 __all__ = ["GroupScope", "trace_channel_groups"]
@@ -146,7 +147,6 @@ def _read_group(
     """The group in our own terms, or the reason why it is left alone."""
     size = max(max(item.root_idxs) for item in raw) + 1
     members: list[Member] = []
-    folds: set[int] = set()
     for item in raw:
         module = item.dep.target.module
         if module not in names:  # an operation without parameters (addition, reshape, ...)
@@ -156,6 +156,9 @@ def _read_group(
         adapter = adapter_of(original)
         if adapter is None:
             return f"it runs through {layer}, a {type(original).__name__}"
+        obstacle = adapter.obstacle(original)
+        if obstacle is not None:
+            return f"it runs through {layer}, {obstacle}"
         if layer not in called_once:
             return f"it runs through {layer}, which the network uses more than once"
         is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
@@ -164,27 +167,13 @@ def _read_group(
             channels[root].append(channel)
         if len({len(owned) for owned in channels}) != 1:
             return f"its channels reach {layer} unevenly"
-        member = Member(layer, "out" if is_out else "in", np.array(channels, dtype=np.int64))
-        members.append(member)
-        facts = adapter.facts(original)
-        if facts is not None and facts.groups > 1:
-            if not np.array_equal(member.channels[:, 0], np.arange(size)):
-                return f"its channels are reordered before the grouped convolution {layer}"
-            folds.add(facts.groups)
+        axis: Axis = "out" if is_out else "in"
+        members.append(Member(layer, axis, np.array(channels, dtype=np.int64)))
     members.sort(key=lambda member: order[member.layer])
-    if len(folds) > 1:
-        return "it runs through grouped convolutions of different group counts"
-    fold = folds.pop() if folds else 1
-    if size // fold < 2:
-        return "a single unit of channels cannot be made narrower"
-    return ChannelGroup(name, size // fold, tuple(_fold(member, fold) for member in members))
-
-
-def _fold(member: Member, fold: int) -> Member:
-    """Gather one channel of every convolution group into one unit."""
-    size, per_unit = member.channels.shape
-    folded = member.channels.reshape(fold, size // fold, per_unit).transpose(1, 0, 2)
-    return Member(member.layer, member.axis, folded.reshape(size // fold, fold * per_unit))
+    units = gather_units(members, network)
+    if isinstance(units, str):
+        return units
+    return ChannelGroup(name, len(units[0].channels), units)
 
 
 def _is_stream(group: ChannelGroup, network: nn.Module) -> bool:

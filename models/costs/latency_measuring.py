@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..cache import cache_folder, cache_key
 from ..groups import ChannelGroups
+from ..layers import adapter_of
 from ..progress import SILENT, Progress
 from ..reductions.channels import slim
 from ..space import Candidate
@@ -172,7 +173,8 @@ def _measure_layer(
     for column, writes in enumerate(outputs):
         for row, reads in enumerate(inputs):
             sizes = (writes if tied else reads, writes)
-            key = (*sizes, layer.kind, layer.groups, layer.input_size, *_settings(module))
+            kind = (type(module), layer.kind, layer.groups, layer.input_size)
+            key = (*sizes, *kind, *_settings(module))
             if key not in known:
                 known[key] = _time_layer(layer, module, *sizes)
             seconds[row, column] = known[key]
@@ -182,12 +184,14 @@ def _measure_layer(
 
 
 def _settings(module: nn.Module) -> _Key:
-    names = ("kernel_size", "stride", "padding", "dilation", "affine")
+    names = ("kernel_size", "stride", "padding", "dilation", "affine", "elementwise_affine")
     return (*(getattr(module, name, None) for name in names), getattr(module, "bias", None) is None)
 
 
 def _time_layer(layer: LayerInfo, module: nn.Module, inputs: int, outputs: int) -> float:
-    height, width = layer.input_size
+    adapter = adapter_of(module)
+    # The table lists layers with adapters only.
+    assert adapter is not None
     if isinstance(module, nn.Conv2d):
         made: nn.Module = nn.Conv2d(
             inputs,
@@ -201,13 +205,10 @@ def _time_layer(layer: LayerInfo, module: nn.Module, inputs: int, outputs: int) 
         )
     elif isinstance(module, nn.Linear):
         made = nn.Linear(inputs, outputs, module.bias is not None)
-        return measure_latency(made.eval(), torch.zeros(1, height, inputs), _LAYER_SECONDS)
     else:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        made = type(module)(outputs, affine=module.affine)
-        if isinstance(module, nn.BatchNorm1d):
-            return measure_latency(made.eval(), torch.zeros(1, outputs), _LAYER_SECONDS)
-    return measure_latency(made.eval(), torch.zeros(1, inputs, height, width), _LAYER_SECONDS)
+        made = adapter.slim(module, np.arange(outputs, dtype=np.int64), None)
+    image = adapter.blank_input(module, inputs, layer.input_size)
+    return measure_latency(made.eval(), image, _LAYER_SECONDS)
 
 
 def _slim(network: nn.Module, groups: ChannelGroups, widths: Candidate) -> nn.Module:

@@ -8,14 +8,20 @@ from __future__ import annotations
 from .adapter import LayerAdapter, LayerFacts, adapter_of, averages, multiplies, own_copy
 from .batchnorm import BatchNormAdapter
 from .convolution import ConvolutionAdapter, is_depthwise
+from .group_norm import GroupNormAdapter
+from .instance_norm import InstanceNormAdapter
+from .layer_norm import LayerNormAdapter
 from .linear import LinearAdapter
 from .pad_shortcut import PadShortcutAdapter
 
 __all__ = [
     "BatchNormAdapter",
     "ConvolutionAdapter",
+    "GroupNormAdapter",
+    "InstanceNormAdapter",
     "LayerAdapter",
     "LayerFacts",
+    "LayerNormAdapter",
     "LinearAdapter",
     "PadShortcutAdapter",
     "adapter_of",

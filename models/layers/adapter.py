@@ -84,16 +84,30 @@ class LayerAdapter(ABC, Generic[AnyLayer]):
             inputs: Channels to read that stay; None for all.
         """
 
-    def ignore(self, layer: AnyLayer, outputs: Channels | None, inputs: Channels | None) -> None:
-        """Make a full-size layer ignore channels, in place, for the slow oracle of slimming.
+    def obstacle(self, layer: AnyLayer) -> str | None:
+        """What is special about a layer whose channels cannot be removed; None if they can be."""
+        return None
+
+    def inseparable(self, layer: AnyLayer) -> int:
+        """How many neighbouring output channels can only be removed together."""
+        return 1
+
+    def ignore(
+        self, layer: AnyLayer, outputs: Channels | None, inputs: Channels | None
+    ) -> nn.Module:
+        """Make a full-size layer ignore channels, for the slow oracle of slimming.
 
         Most layers have to do so where they read channels, and write each channel from its own.
 
         Args:
-            layer: The layer.
+            layer: The layer; it may be changed.
             outputs: Channels to write that are removed; None for none.
             inputs: Channels to read that are removed; None for none.
+
+        Returns:
+            The layer, or what takes its place.
         """
+        return layer
 
     def makes_channels(self, layer: AnyLayer) -> bool:
         """Whether each output may read every input, so that its channels begin here."""
@@ -109,6 +123,19 @@ class LayerAdapter(ABC, Generic[AnyLayer]):
             (1, 1) where there is no map.
         """
         return (int(values.shape[2]), int(values.shape[3])) if values.dim() == 4 else (1, 1)
+
+    def blank_input(self, layer: AnyLayer, channels: int, size: tuple[int, int]) -> Tensor:
+        """Zeros that the layer can read, to time it.
+
+        Args:
+            layer: The layer.
+            channels: Channels to read.
+            size: Height and width of the map, as :meth:`map_size` has them.
+
+        Returns:
+            float32, a batch of one.
+        """
+        return torch.zeros(1, channels, *size)
 
 
 _ADAPTERS: dict[type[nn.Module], LayerAdapter[Any]] = {}

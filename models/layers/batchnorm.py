@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .adapter import Channels, LayerAdapter, LayerFacts, own_copy, register
 
@@ -32,6 +33,10 @@ class BatchNormAdapter(LayerAdapter[BatchNorm]):
         if outputs is not None:
             slimmed.num_features = len(outputs)
         return slimmed
+
+    def blank_input(self, layer: BatchNorm, channels: int, size: tuple[int, int]) -> Tensor:
+        """Zeros [1, C, H, W], or [1, C] for vectors."""
+        return torch.zeros(1, channels, *(() if type(layer) is nn.BatchNorm1d else size))
 
 
 register(nn.BatchNorm1d, BatchNormAdapter())

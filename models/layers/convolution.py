@@ -53,11 +53,14 @@ class ConvolutionAdapter(LayerAdapter[nn.Conv2d]):
         slimmed.in_channels = slimmed.weight.shape[1] * slimmed.groups
         return slimmed
 
-    def ignore(self, layer: nn.Conv2d, outputs: Channels | None, inputs: Channels | None) -> None:
+    def ignore(
+        self, layer: nn.Conv2d, outputs: Channels | None, inputs: Channels | None
+    ) -> nn.Module:
         """Zero the weights of inputs that are removed."""
         if inputs is not None:
             with torch.no_grad():
                 layer.weight[:, _within_group(layer, inputs)] = 0
+        return layer
 
     def makes_channels(self, layer: nn.Conv2d) -> bool:
         """True, but for a depthwise convolution."""

@@ -34,15 +34,22 @@ class LinearAdapter(LayerAdapter[nn.Linear]):
         slimmed.out_features, slimmed.in_features = slimmed.weight.shape
         return slimmed
 
-    def ignore(self, layer: nn.Linear, outputs: Channels | None, inputs: Channels | None) -> None:
+    def ignore(
+        self, layer: nn.Linear, outputs: Channels | None, inputs: Channels | None
+    ) -> nn.Module:
         """Zero the weights of inputs that are removed."""
         if inputs is not None:
             with torch.no_grad():
                 layer.weight[:, inputs] = 0
+        return layer
 
     def map_size(self, values: Tensor) -> tuple[int, int]:
         """All positions of ``values`` [n, ..., C] count as height."""
         return math.prod(values.shape[1:-1]), 1
+
+    def blank_input(self, layer: nn.Linear, channels: int, size: tuple[int, int]) -> Tensor:
+        """Zeros [1, positions, C]."""
+        return torch.zeros(1, size[0], channels)
 
 
 register(nn.Linear, LinearAdapter())

@@ -35,11 +35,14 @@ class PadShortcutAdapter(LayerAdapter[PadShortcut]):
         slimmed.source = tuple(position.get(layer.source[channel], -1) for channel in kept_out)
         return slimmed
 
-    def ignore(self, layer: PadShortcut, outputs: Channels | None, inputs: Channels | None) -> None:
+    def ignore(
+        self, layer: PadShortcut, outputs: Channels | None, inputs: Channels | None
+    ) -> PadShortcut:
         """Copy zeros in place of inputs that are removed."""
         if inputs is not None:
             lost = set(inputs.tolist())
             layer.source = tuple(-1 if channel in lost else channel for channel in layer.source)
+        return layer
 
     def makes_channels(self, layer: PadShortcut) -> bool:
         """True: its outputs can be removed without its inputs."""

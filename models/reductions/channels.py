@@ -117,7 +117,7 @@ def slim(network: nn.Module, groups: Iterable[ChannelGroup], kept: KeptUnits) ->
 def ignore_removed(
     network: nn.Module, groups: Iterable[ChannelGroup], kept: KeptUnits
 ) -> nn.Module:
-    """A full-size copy whose layers ignore removed channels where they read them.
+    """A full-size copy whose layers ignore removed channels where they read or average them.
 
     Args and return value as for :func:`slim`; outputs are equal to those of the slim network. This
     is the slow oracle that the coupling is checked against.
@@ -125,7 +125,7 @@ def ignore_removed(
     ignorant = copy.deepcopy(network)
     for layer, (outputs, inputs) in _removed_channels(groups, kept).items():
         module = ignorant.get_submodule(layer)
-        _adapter(module).ignore(module, outputs, inputs)
+        ignorant.set_submodule(layer, _adapter(module).ignore(module, outputs, inputs))
     return ignorant
 
 
