@@ -25,8 +25,9 @@ from prunetune.models import (
     load_task,
 )
 from prunetune.models.data import Augmentation
-from prunetune.models.inference.folding import cast_network, fold_batchnorm
+from prunetune.models.inference.folding import fold_batchnorm
 from prunetune.models.inference.fused import plan_inference
+from prunetune.models.inference.precision import cast_network
 from prunetune.search.run.machine import describe_environment
 from torch import nn
 

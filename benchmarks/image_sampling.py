@@ -30,7 +30,7 @@ from _common import (
 )
 from numpy.typing import NDArray
 from prunetune.models import Candidate, PruningTask
-from prunetune.models.inference.folding import cast_network
+from prunetune.models.inference.precision import cast_network
 from prunetune.rewards import Batch, EvaluatorSpec, build_evaluator
 from prunetune.rewards.evaluation.evaluator import REFERENCE_WIDTHS, CandidateEvaluator
 from prunetune.rewards.evaluation.sampling import (

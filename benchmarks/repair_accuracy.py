@@ -36,7 +36,7 @@ from prunetune.models import (
     gather_statistics,
 )
 from prunetune.models.builder import CandidateBuilder, Finish, Repair
-from prunetune.models.inference.folding import cast_network
+from prunetune.models.inference.precision import cast_network
 from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .batchnorm import recalibrate_batchnorm
-from .inference.folding import Precision, place_images, resolve_precision
+from .inference.precision import Precision, place_images, resolve_precision
 from .reductions.channels import KeptChannels
 from .repair.align import Alignment
 from .repair.block import BlockRepair

@@ -1,81 +1,15 @@
-"""Preparing a slim network for evaluation: precision, device, BatchNorm folded away."""
+"""BatchNorm folded into the layers before it, for inference."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..layers import averages
 from ..reductions.channels import shallow_copy
 
-__all__ = ["Precision", "cast_network", "fold_batchnorm", "place_images", "resolve_precision"]
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def resolve_precision(asked: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """The precision to evaluate in.
-
-    Args:
-        asked: ``auto`` takes bf16 where the processor computes with it.
-        device: Where networks are evaluated.
-    """
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if capable else "fp32"
-
-
-def cast_network(
-    network: nn.Module, precision: Literal["fp32", "bf16"], device: torch.device
-) -> nn.Module:
-    """A copy with its weights in another precision, channels last; BatchNorm stays in float32.
-
-    PyTorch's own BatchNorm reads bf16 beside float32 statistics. A subclass of it may not, so it is
-    cast like any other layer.
-
-    Args:
-        network: Any network; it is not changed.
-        precision: Of all floating-point parameters and buffers but those of BatchNorm.
-        device: Where the copy lives.
-    """
-    dtype = _DTYPES[precision]
-
-    def cast(name: str, module: nn.Module) -> nn.Module | None:
-        if not module._parameters and not module._buffers:
-            return None
-        chosen = torch.float32 if averages(module) else dtype
-        duplicate = copy.copy(module)
-        duplicate._parameters = {
-            key: None
-            if value is None
-            else nn.Parameter(_moved(value.detach(), chosen, device), requires_grad=False)
-            for key, value in module._parameters.items()
-        }
-        duplicate._buffers = {
-            key: None
-            if value is None
-            else _moved(value, chosen if value.is_floating_point() else value.dtype, device)
-            for key, value in module._buffers.items()
-        }
-        return shallow_copy(duplicate, cast) if module._modules else duplicate
-
-    return cast("", network) or shallow_copy(network, cast)
-
-
-def place_images(
-    images: Tensor, precision: Literal["fp32", "bf16"], device: torch.device
-) -> Tensor:
-    """Images [N, C, H, W] as a network that was cast reads them."""
-    return images.to(device, _DTYPES[precision], memory_format=torch.channels_last)
+__all__ = ["fold_batchnorm"]
 
 
 def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
@@ -112,8 +46,3 @@ def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
         return duplicate
 
     return shallow_copy(network, fold)
-
-
-def _moved(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    layout = torch.channels_last if value.dim() == 4 else torch.preserve_format
-    return value.to(device=device, dtype=dtype, memory_format=layout, copy=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..calls import norms_after
-from ..inference.folding import cast_network
+from ..inference.precision import cast_network
 from ..layers import is_depthwise, multiplies
 from ..reductions.channels import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments

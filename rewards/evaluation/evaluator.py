@@ -17,8 +17,9 @@ from ...models.costs.collection import Costs, CostTables
 from ...models.costs.own import OwnCosts, standalone_copy
 from ...models.costs.registry import gather_costs, own_costs
 from ...models.groups import ChannelGroups
-from ...models.inference.folding import cast_network, fold_batchnorm
+from ...models.inference.folding import fold_batchnorm
 from ...models.inference.fused import plan_inference
+from ...models.inference.precision import cast_network
 from ...models.progress import SILENT, Progress
 from ...models.space import Candidate
 from ...models.statistics import gather_statistics

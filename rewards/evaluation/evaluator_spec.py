@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...models.builder import Repair
 from ...models.criteria import DEFAULT_CRITERION, CriterionSpec
-from ...models.inference.folding import Precision
+from ...models.inference.precision import Precision
 from ..registry import DEFAULT_MEASURES, MeasureSpec
 
 __all__ = ["EvaluatorSpec", "evaluation_key"]

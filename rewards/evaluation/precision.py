@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ...models.inference.folding import Precision, cast_network, resolve_precision
+from ...models.inference.precision import Precision, cast_network, resolve_precision
 from ...models.progress import Progress
 from ...models.task import PruningTask
 from .validation_images import ValidationImages

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...models.inference.folding import place_images
+from ...models.inference.precision import place_images
 from ...models.task import PruningTask
 from .sampling import Sample
 

@@ -10,7 +10,7 @@ import torch
 from prunetune.models import ChannelGroups, slim, trace_channel_groups
 from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.calls import norms_after
-from prunetune.models.inference.folding import cast_network, place_images
+from prunetune.models.inference.precision import cast_network, place_images
 from prunetune.models.reductions.channels import KeptChannels, kept_channels
 from prunetune.models.repair import QuickRepair, gather_moments
 from prunetune.models.repair.align import Alignment

@@ -6,7 +6,8 @@ import pytest
 import torch
 from prunetune.models import NETWORKS, slim
 from prunetune.models.calls import norms_after
-from prunetune.models.inference.folding import cast_network, fold_batchnorm, resolve_precision
+from prunetune.models.inference.folding import fold_batchnorm
+from prunetune.models.inference.precision import cast_network, resolve_precision
 from torch import Tensor, nn
 
 from .networks import (

@@ -7,8 +7,9 @@ import pytest
 import torch
 from prunetune.models import NETWORKS, slim
 from prunetune.models.calls import norms_after
-from prunetune.models.inference.folding import cast_network, fold_batchnorm
+from prunetune.models.inference.folding import fold_batchnorm
 from prunetune.models.inference.fused import plan_inference
+from prunetune.models.inference.precision import cast_network
 from torch import Tensor, nn
 
 from .networks import (

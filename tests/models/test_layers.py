@@ -6,8 +6,9 @@ import pytest
 import torch
 from prunetune.models import slim, trace_channel_groups
 from prunetune.models.calls import norms_after
-from prunetune.models.inference.folding import cast_network, fold_batchnorm
+from prunetune.models.inference.folding import fold_batchnorm
 from prunetune.models.inference.fused import plan_inference
+from prunetune.models.inference.precision import cast_network
 from prunetune.models.layers import adapter_of
 from prunetune.models.reductions.channels import kept_channels
 from prunetune.models.repair.full import FULL, FullRepair
