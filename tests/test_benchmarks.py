@@ -60,6 +60,7 @@ def smoke_run(
         ("constrained_mdp", "cost/limit"),
         ("entropy_cost", "they add"),
         ("image_sampling", "variance: simple / ours"),
+        ("injected_faults", "injected faults, 0 not caught"),
         ("latency_table", "mean error %"),
         ("kill_and_resume", "same structure"),
         ("pool_scaling", "busy at most"),
