@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazily
 
 if TYPE_CHECKING:
+    from .agents import check_agent
     from .costs import check_cost
     from .criteria import check_criterion
     from .measures import check_measure
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COST_RANGES",
     "MEASURE_RANGES",
+    "check_agent",
     "check_cost",
     "check_criterion",
     "check_measure",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    ".agents": ("check_agent",),
     ".costs": ("check_cost",),
     ".criteria": ("check_criterion",),
     ".measures": ("check_measure",),

@@ -23,6 +23,7 @@ from prunetune.search.agents.scaling import rescale
 from prunetune.search.agents.sensitivity import SensitivityAgent
 from prunetune.search.agents.uniform import UniformAgent
 from prunetune.search.spec.reading import AgentSpec
+from prunetune.testing import check_agent as check_agent_conforms
 
 
 def _structures() -> Any:
@@ -224,3 +225,51 @@ def test_a_users_own_agent_is_built_from_its_file(tmp_path: Path) -> None:
     assert len(agent.iterate(10).candidates) == 5
     with pytest.raises(SpecError, match="cannot be built"):
         make_agent(AgentSpec(name="random", parameters={"candidates": 0}), _judge(), 0, 10)
+
+
+@pytest.mark.parametrize(
+    "kind", [UniformAgent, RandomAgent, SensitivityAgent, TpeAgent, CmaEsAgent]
+)
+def test_our_agents_conform(kind: type[BlackBoxAgent]) -> None:
+    check_agent_conforms(kind)
+
+
+class _Forgetful(RandomAgent):
+    """Does not save where it is."""
+
+    name = "forgetful"
+
+    def set_state(self, state: Any) -> None:
+        """Nothing is taken up."""
+
+
+class _Moody(RandomAgent):
+    """Takes its randomness from elsewhere."""
+
+    name = "moody"
+
+    def __init__(self, judge: Judge, seed: int, evaluations: int) -> None:
+        super().__init__(judge, np.random.randint(1_000_000), evaluations)
+
+
+class _Greedy(RandomAgent):
+    """Proposes what is not in the space."""
+
+    name = "greedy"
+
+    def ask(self, count: int) -> Any:
+        """One more of everything than there is."""
+        return super().ask(count) * 0 + self.problem.space.sizes + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (_Forgetful, "after save and load"),
+        (_Moody, "same seed"),
+        (_Greedy, "not in the space"),
+    ],
+)
+def test_faulty_agents_are_told_why(kind: type[BlackBoxAgent], reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        check_agent_conforms(kind)  # type: ignore[arg-type]
