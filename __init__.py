@@ -33,7 +33,7 @@ __all__ = [
     "resume",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _RUNNING = ("compare", "evaluate", "load", "open_run", "prune", "resume")
 
