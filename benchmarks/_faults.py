@@ -28,6 +28,7 @@ _PROBLEM = "envs/problem.py"
 _TABLES = "models/costs/tables.py"
 _MULTIPLIERS = "search/lagrangian/multipliers.py"
 _RECORD = "search/run/record.py"
+_RECORD_TABLES = "search/run/record_tables.py"
 _CONTINUATION = "search/run/continuation.py"
 _TOGETHER = "search/agents/together"
 _SAMPLING = "rewards/evaluation/sampling.py"
@@ -96,13 +97,13 @@ FAULTS = (
     Fault(_MULTIPLIERS, "costs.max(axis=0) <= limits", "costs.max(axis=0) >= limits", _PRICED),
     Fault(_MULTIPLIERS, 'np.array(state["integral"]', 'np.array(state["values"]', _PRICED),
     Fault(
-        _RECORD,
+        _RECORD_TABLES,
         "match is None or int(match.group(2), 16) != zlib.crc32(content)",
         "match is None",
         _RECORDED,
     ),
-    Fault(_RECORD, "if identity not in self._index:", "if identity:", _RECORDED),
-    Fault(_RECORD, "return [not is_lost(error) for", "return [True for", _RECORDED),
+    Fault(_RECORD, "if key not in self._index:", "if key:", _RECORDED),
+    Fault(_RECORD_TABLES, "return [not is_lost(error) for", "return [True for", _RECORDED),
     Fault("search/run/history.py", "if later > iteration:", "if later >= iteration:", _REMEMBERED),
     Fault("search/run/history.py", "-candidate.reward)", "candidate.reward)", _REMEMBERED),
     Fault(
@@ -116,10 +117,10 @@ FAULTS = (
         _CONTINUATION, 'now["files"].get(file) != digest', 'file not in now["files"]', _CONTINUED
     ),
     Fault(
-        "search/engine/rungs.py",
+        "search/engine/stopping.py",
         "better < math.ceil(count",
         "better <= math.ceil(count",
-        ("search/test_rungs.py",),
+        ("search/test_stopping.py",),
     ),
     Fault(
         "models/reductions/channels.py",
