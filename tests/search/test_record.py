@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prunetune.cluster.worker import lost_evaluation
 from prunetune.errors import RunFolderError
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.run.record import EvaluationRecord, RecordKey, read_record
@@ -114,6 +115,15 @@ def test_a_failed_evaluation_keeps_its_error(tmp_path: Path) -> None:
     failed = Evaluation((7,), error="ValueError: no")
     EvaluationRecord(tmp_path, KEY).append([failed])
     assert EvaluationRecord(tmp_path, KEY).get((7,)) == failed
+
+
+def test_a_lost_evaluation_is_forgotten_and_a_second_one_takes_its_place(tmp_path: Path) -> None:
+    EvaluationRecord(tmp_path, KEY).append([lost_evaluation((7,), 4, "killed")])
+    reopened = EvaluationRecord(tmp_path, KEY)
+    assert reopened.get((7,)) is None
+    reopened.append([evaluation(7)])
+    assert EvaluationRecord(tmp_path, KEY).get((7,)) == evaluation(7)
+    assert read_record(tmp_path).num_rows == 1
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
