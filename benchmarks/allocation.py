@@ -33,7 +33,6 @@ from prunetune.rewards.evaluation.evaluator import build_evaluator
 from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from prunetune.rewards.registry import make_reward
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
-from prunetune.search.engine.preparing import search_space
 
 
 def sensitivities(
@@ -43,7 +42,7 @@ def sensitivities(
     evaluator = build_evaluator(task, EvaluatorSpec(repair=repair), seed)
     structure = evaluator.groups.structure
     problem = Problem(
-        space=search_space(structure),
+        space=evaluator.builder.statistics.space,
         budgets=(Budget("flops", 1.0),),
         costs=evaluator.costs,
         reward=make_reward("agreement"),

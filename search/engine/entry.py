@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...cluster.connect import connect
-from ...errors import SpecError
+from ...errors import SpecError, UnknownNameError
 from ...models.progress import SILENT, Progress
 from ..run.checkpoints import retire_experiment
 from ..run.continuation import (
@@ -15,7 +16,7 @@ from ..run.continuation import (
     note_identity,
     with_known_precision,
 )
-from ..run.folder import RunFolder
+from ..run.folder import MARKER, RunFolder
 from ..run.summary import Summary, read_summary, write_summary
 from ..spec.model import CompareSpec, SearchSpec
 from ..spec.reading import override_values, read_spec
@@ -107,7 +108,7 @@ def resume_run(
         if spec is not None:
             check_same_spec(folder, spec)
         else:
-            spec = read_spec(begun, str(folder.path / "spec.yaml"))
+            spec = _own_spec(folder, begun)
         before = int(begun.get("evaluations", spec.evaluations))
         wanted = spec.evaluations if evaluations is None else evaluations
         if wanted < before:
@@ -150,10 +151,10 @@ def finetune_run(
     """
     folder = RunFolder.open(path)
     with folder.lock():
-        values, source = folder.read_spec(), str(folder.path / "spec.yaml")
-        before = read_spec(values, source)
+        values = folder.read_spec()
+        before = _own_spec(folder, values)
         override_values(values, [f"finetune.{override}" for override in overrides])
-        spec = read_spec(values, source)
+        spec = read_spec(values, str(folder.path / "spec.yaml"))
         summary = read_summary(folder)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
         check_comparable(folder, before, prepared.record_key, prepared.dense_measures)
@@ -167,6 +168,22 @@ def finetune_run(
         folder.write_spec(spec.to_dict())
         note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
         return RunStages(folder, spec, prepared.keep(folder), progress).run()
+
+
+def _own_spec(folder: RunFolder, values: Mapping[str, Any]) -> SearchSpec:
+    """The spec that a run was begun with, perhaps by a version that knew other parameters.
+
+    Raises:
+        SpecError: If this version cannot read it; says where it is, and which version can.
+    """
+    source = folder.path / "spec.yaml"
+    try:
+        return read_spec(values, str(source))
+    except (SpecError, UnknownNameError) as error:
+        raise SpecError(
+            f"The run's {source} does not fit this version of prunetune: {error} Correct it there, "
+            f"or go on with the version that {folder.path / MARKER} names."
+        ) from error
 
 
 def _reopen_searches(folder: RunFolder, summary: Summary | None) -> None:

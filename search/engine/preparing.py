@@ -15,9 +15,7 @@ from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
 from ...models.costs.collection import Costs, CostTables
 from ...models.costs.registry import check_costs, gather_costs, own_costs
-from ...models.costs.tables import Structure
 from ...models.progress import SILENT, Progress
-from ...models.space import Decision, SearchSpace
 from ...models.task import PruningTask, TaskSpec, load_task
 from ...models.weights import save_weights
 from ...rewards.evaluation.evaluator import CandidateEvaluator, build_evaluator
@@ -144,13 +142,6 @@ class PreparedFactory:
 _PREPARED: dict[str, Prepared] = {}
 
 
-def search_space(structure: Structure) -> SearchSpace:
-    """The decisions of a network: the width of every channel group."""
-    return SearchSpace(
-        tuple(Decision(group.name, "channels", group.size) for group in structure.groups)
-    )
-
-
 def prepare(
     spec: SearchSpec, progress: Progress = SILENT, folder: RunFolder | None = None
 ) -> Prepared:
@@ -199,7 +190,7 @@ def prepare(
     evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress, tables)
     groups = evaluator.groups
     costs = gather_costs(limited, task, groups, evaluator.costs.tables, progress)
-    space = search_space(groups.structure).keeping(spec.smallest, ["channels"])
+    space = evaluator.builder.statistics.space.keeping(spec.smallest, ["channels"])
     features = group_features(groups.structure)
     problems = {
         trial.name: Problem(

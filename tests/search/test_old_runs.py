@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from prunetune.errors import SpecError
+from prunetune.search.engine.entry import resume_run
 from prunetune.search.report import load_results, terminal_results
 from prunetune.search.run.folder import FORMAT, MARKER, RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
@@ -94,3 +96,11 @@ def _summary(run: RunFolder) -> Summary:
     summary = read_summary(run)
     assert summary is not None
     return summary
+
+
+def test_a_spec_with_parameters_of_then_says_where_to_correct_it(old_run: RunFolder) -> None:
+    spec = old_run.read_spec()
+    spec["agent"] = {"name": "ppo-lagrangian", "parameters": {"decide": "in-order"}}
+    old_run.write_spec(spec)
+    with pytest.raises(SpecError, match=r"spec\.yaml does not fit this version.*'decide'"):
+        resume_run(old_run.path)
