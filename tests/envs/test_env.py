@@ -12,6 +12,7 @@ from gymnasium.wrappers.vector import DictInfoToList
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prunetune.envs.actions import uniform_fraction
+from prunetune.envs.budgets import Budget
 from prunetune.envs.judge import Judge
 from prunetune.envs.problem import Outcome, Problem
 from prunetune.envs.pruning_env import PruningEnv
@@ -201,3 +202,30 @@ def test_agents_are_told_what_the_reward_makes_of_values_feasibility_and_the_bes
     asked.ask(candidates)
     assert asked.past.best == pytest.approx(0.2)
     assert asked.ask(candidates).signals.tolist() == [-1, -1, -1]
+
+
+def test_what_a_candidate_has_to_keep_may_differ_from_candidate_to_candidate() -> None:
+    ranged = dataclasses.replace(
+        problem(chain([8, 8]), {"flops": 0.8}), budgets=(Budget("flops", 0.8, lowest=0.2),)
+    )
+    asked = Judge(ranged, AnalyticEvaluator(chain([8, 8])))
+    same = np.array([[5, 5], [5, 5]])
+    outcome = asked.ask(same, np.array([[0.2], [0.8]]))
+    assert outcome.feasible.tolist() == [False, True]
+    assert asked.ask(same).feasible.tolist() == [True, True]
+
+
+def test_every_budget_has_to_be_kept() -> None:
+    task = problem(chain([8]), {"flops": 1.0, "odd": 0.5}, costs=(MeasuredCost("odd"),))
+    outcome = Judge(task, AnalyticEvaluator(chain([8]))).ask(np.array([[7], [6]]))
+    assert (outcome.costs[:, 0] <= 1.0).all()
+    assert outcome.feasible.tolist() == [False, True]
+
+
+def test_a_failed_candidate_costs_at_least_the_dense_network_and_at_least_the_limit() -> None:
+    budgets = {"small": 0.5, "large": 3.0}
+    task = problem(chain([4]), budgets, costs=(MeasuredCost("small"), MeasuredCost("large")))
+    failed = Evaluation((2,), {}, error="out of memory")
+    outcome = Judge(task, Answers([failed])).ask(np.array([[2]]))
+    assert outcome.costs.tolist() == [[1.0, 3.0]]
+    assert not outcome.feasible.any()
