@@ -55,7 +55,7 @@ def test_help_does_not_import_what_is_slow() -> None:
 def test_reading_a_spec_and_timing_a_network_say_nothing_about_cuda() -> None:
     script = (
         "import sys, torch, prunetune.search.spec.reading; "
-        "from prunetune.models.costs.latency import measure_latency; "
+        "from prunetune.models.costs.latency_measuring import measure_latency; "
         "print([name for name in ('ray', 'optuna') if name in sys.modules]); "
         "measure_latency(torch.nn.Linear(2, 2).eval(), torch.zeros(1, 2), 1e-3)"
     )

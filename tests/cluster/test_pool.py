@@ -137,7 +137,7 @@ def test_answers_come_in_order_and_are_recorded(two_workers: Started) -> None:
     assert [answer.measures["sum"] for answer in answers] == [i + 1.0 for i, _ in candidates]
     assert two_workers.recorded(1) == sorted(candidates)
     assert two_workers.pool.evaluate([]) == []
-    assert two_workers.pool.dense().widths == DENSE
+    assert two_workers.pool.dense().candidate == DENSE
     lines = [line.split() for line in two_workers.log.read_text().splitlines()]
     assert len({pid for pid, *rest in lines if rest != ["built"]}) == 2, "both workers evaluate"
 

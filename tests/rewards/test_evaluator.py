@@ -219,9 +219,9 @@ def test_memory_is_flat(
 def test_wrong_widths_are_refused(evaluator: CandidateEvaluator) -> None:
     sizes = evaluator.groups.sizes
     for wrong in (sizes[:-1], (*sizes, 1), (0, *sizes[1:]), (sizes[0] + 1, *sizes[1:])):
-        with pytest.raises(ValueError, match="width"):
+        with pytest.raises(ValueError, match=r"values are needed|not in 1\.\."):
             evaluator.evaluate(wrong)
-        with pytest.raises(ValueError, match="width"):
+        with pytest.raises(ValueError, match=r"values are needed|not in 1\.\."):
             evaluator.build(wrong)
 
 
