@@ -11,6 +11,7 @@ import pytest
 from prunetune.models import PruningTask
 from prunetune.models.costs.collection import Costs, CostTables
 from prunetune.models.costs.registry import gather_costs
+from prunetune.models.costs.tables import GroupInfo, Structure
 from prunetune.rewards import Evaluation, EvaluatorSpec, Reward, build_evaluator
 from prunetune.rewards.reward import score
 
@@ -108,3 +109,16 @@ def test_what_is_known_is_not_measured_again(
     module = "prunetune.models.costs.registry.fit_latency"
     monkeypatch.setattr(module, lambda *_: pytest.fail("measured again"))
     assert gather_costs(["latency"], digits_task, groups, known).tables == known
+
+
+def test_own_costs_keep_limits_in_their_own_units() -> None:
+    structure = Structure((GroupInfo("a", 4),), (), (3, 8, 8), other_params=1, other_flops=1)
+    costs = Costs(structure, CostTables(own={"my.py:size": 4.0, "my.py:odd": 0.0}))
+    limits = {"flops": 0.1, "my.py:size": 0.5, "my.py:odd": 2.0}
+    assert costs.keeps_own(limits, {"my.py:size": 2.0, "my.py:odd": 2.0})
+    assert not costs.keeps_own(limits, {"my.py:size": 2.1, "my.py:odd": 2.0})
+    # Where the dense network costs nothing, the limit is the cost itself.
+    assert not costs.keeps_own(limits, {"my.py:size": 2.0, "my.py:odd": 2.5})
+    # What could not be measured is not kept; what has no limit does not matter.
+    assert not costs.keeps_own(limits, {"my.py:size": 2.0})
+    assert costs.keeps_own({"my.py:size": 0.5}, {"my.py:size": 2.0})
