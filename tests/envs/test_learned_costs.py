@@ -238,3 +238,20 @@ def test_nothing_is_learned_where_nobody_wants_it() -> None:
     asked = _with_past({"flops": 0.5, "odd": 0.1}, _drawn(150, 13))
     assert _believed(asked).learned
     assert not BelievedCosts(asked.problem, asked.past, learn=False).learned
+
+
+def test_violations_are_shares_of_the_limits_and_learned_costs_count_with_their_errors() -> None:
+    seen = _drawn(150, 23)
+    noisy = _odd(seen) + np.random.default_rng(24).normal(0, 0.05, len(seen))
+    budgets = {"flops": 0.5, "odd": 0.2}
+    asked = judge(chain(SIZES.tolist()), budgets, costs=(MeasuredCost("odd"),))
+    asked.past = _past(seen, odd=noisy)
+    model = LearnedCost(seen, noisy, SIZES)
+    assert model.error > 0.01
+    new = _drawn(20, 25)
+    limits = np.repeat([[0.5, 0.2]], 20, axis=0)
+    flops = asked.problem.budgeted[0].fraction(new)
+    # 19 of 20 normal errors are smaller than 1.6 standard deviations.
+    odd = model.predict(new) + 1.6 * model.error
+    expected = np.maximum(0, flops / 0.5 - 1) + np.maximum(0, odd / 0.2 - 1)
+    np.testing.assert_allclose(_believed(asked).violations(new, limits), expected, rtol=1e-9)

@@ -276,3 +276,10 @@ def test_a_missing_file_and_bad_overrides_are_named(tmp_path: Path) -> None:
         load_spec(_write(tmp_path, MINIMAL), ["evaluations"])
     with pytest.raises(SpecError, match="did you mean 'evaluations'"):
         load_spec(_write(tmp_path, MINIMAL), ["evaluation=3"])
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("task: {model: digits-net}\nbudgets: {flops: 0.5}\nseed: 1\nseed: 2\n")
+    with pytest.raises(SpecError, match=r"the key 'seed' is there twice, line 4"):
+        load_spec(path)
