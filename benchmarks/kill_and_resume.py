@@ -112,7 +112,7 @@ def write_spec(
     folder: Path, evaluations: int, seeds: int, seconds: float, seed: int, learner: bool = True
 ) -> Comparison:
     """A comparison of its own folder, whose evaluations leave traces there."""
-    learning = {"name": "ppo-lagrangian", "parameters": {"env_runners": 1, "candidates": 16}}
+    learning = {"name": "ppo-lagrangian", "parameters": {"candidates": 16}}
     agents = [{"name": "random", "parameters": {"candidates": 16}}]
     folder.mkdir(parents=True)
     (folder / "log").touch()

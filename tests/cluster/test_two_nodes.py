@@ -67,8 +67,7 @@ def test_a_search_uses_a_node_that_joins_and_outlives_it(
     log.touch()
     source = textwrap.dedent(_MEASURE).format(log=str(log), go=str(go))
     (tmp_path / "own.py").write_text(source)
-    # An env runner besides: evaluators own all the CPUs, and yet nothing waits for ever.
-    parameters = {"candidates": 48, "env_runners": 1, "start": "uniform"}
+    parameters = {"candidates": 48, "start": "uniform"}
     spec = {
         "task": {"model": "digits-net"},
         "budgets": {"flops": 0.5},
