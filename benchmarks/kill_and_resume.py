@@ -1,7 +1,7 @@
 """Kill everything that a comparison consists of, at random, resume it, and see what was lost.
 
 Comparisons on the embedded digits run on a cluster of two nodes on this machine. At random moments
-one of these gets SIGKILL: the driver, an evaluator, an env runner, the process of a trial, the
+one of these gets SIGKILL: the driver, an evaluator, the process of a trial (policy and all), the
 pool's coordinator, a raylet, a whole worker node (all its processes), the whole head node (and with
 it the cluster). What was killed of the cluster is started again; a driver that died, or ended with
 an error, is resumed. Then the next kill. When a comparison has finished in spite of it:
@@ -39,7 +39,6 @@ from prunetune.search.run.record import read_record
 _LOOK_SECONDS = 0.3
 _KINDS = {
     "evaluator": "ray::EvaluatorWorker",
-    "env runner": "ray::SingleAgentEnvRunner",
     # Tune renames a trainable that it gives parameters to, and Ray shows both names.
     "trial": ("ray::SearchTrial", "ray::_Inner"),
     "coordinator": "ray::Coordinator",
@@ -48,8 +47,7 @@ _KINDS = {
 _ROUND = (
     *("driver",) * 3,
     *("evaluator",) * 5,
-    *("env runner",) * 4,
-    *("trial",) * 3,
+    *("trial",) * 7,
     *("coordinator",) * 2,
     "raylet",
     *("worker node",) * 2,
