@@ -57,7 +57,7 @@ def front_limits(budgets: Sequence[Budget]) -> NDArray[np.float64]:
     their upper ends together, so that what a search ends with is a front and not a surface.
 
     Args:
-        budgets: Of the search.
+        budgets: The budgets of the search.
 
     Returns:
         float64 [K, B], ascending; K is 1 without ranges.

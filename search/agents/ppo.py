@@ -91,7 +91,7 @@ def configured(
 
     Args:
         config: With its environment and env runners; it is changed.
-        parameters: Of the agent.
+        parameters: The parameters of the agent.
         problem: What is searched.
         seed: Seeds the policy's weights and all sampling.
         steps: Environment steps of one iteration.
