@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .weight_files import read_file
 
-__all__ = ["hash_weights", "load_weights", "read_weights", "save_weights"]
+__all__ = ["check_values", "hash_weights", "load_weights", "read_weights", "save_weights"]
 
-# Where checkpoints keep the weights, and what wrappers put in front of every name.
-_ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network")
+# What wrappers put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # Bookkeeping of BatchNorm that many checkpoints leave out.
 _OPTIONAL = "num_batches_tracked"
+_VARIANCE = "running_var"
 _SHOWN = 3
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors``, ``.pt`` or ``.pth`` file, without running code.
+    """Read the tensors of a safetensors file or of what ``torch.save`` wrote, without running code.
 
     Args:
-        path: The file. Checkpoints that keep the weights under ``state_dict`` (or ``model``, ...)
-            and names that all begin with ``module.`` (or ``_orig_mod.``, ``model.``) are
-            understood.
+        path: The file, of any ending. Checkpoints that keep the weights under ``state_dict`` (or
+            ``model``, ...) are understood.
 
     Returns:
         Tensors by name, on the CPU, as stored.
@@ -41,18 +40,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: If the file is missing, of another kind, corrupt or without tensors.
     """
     path = path.expanduser()
-    if not path.is_file():
-        raise WeightsError(f"The weights file {path} does not exist; set task.weights to one.")
-    if path.suffix == ".safetensors":
-        try:
-            weights: Mapping[str, object] = safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a readable safetensors file: {error}.") from error
-    elif path.suffix in (".pt", ".pth"):
-        weights = _read_pickled(path)
-    else:
-        raise WeightsError(f"{path} must end with .safetensors, .pt or .pth.")
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    found = read_file(path)
+    # A pickle may use anything as a key.
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; save the state_dict of the network.")
     return tensors
@@ -61,9 +51,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Copy the weights of a file into ``network``, in place.
 
+    Args:
+        network: Its tensors keep their types; those of the file are converted.
+        path: The file. Names that all begin with ``module.`` (or ``_orig_mod.``, ``model.``) are
+            understood.
+
     Raises:
-        WeightsError: If the file cannot be read or belongs to another architecture; the message
-            names some of the tensors that do not fit.
+        WeightsError: If the file cannot be read, belongs to another architecture, or holds values
+            that no trained network has; the message names some of the tensors.
     """
     wanted = network.state_dict()
     weights = _unwrapped(read_weights(path), wanted)
@@ -74,7 +69,42 @@ def load_weights(network: nn.Module, path: Path) -> None:
     ]
     if missing or unexpected or misshaped:
         raise WeightsError(_mismatch(path, weights, wanted, missing, unexpected, misshaped))
-    network.load_state_dict(weights, strict=False)
+    check_values(weights, wanted, path)
+    ready = OrderedDict(weights)
+    # Modules with several layouts of weights ask which one this is: theirs, as all shapes agree.
+    ready._metadata = getattr(wanted, "_metadata", {})  # type: ignore[attr-defined]
+    network.load_state_dict(ready, strict=False)
+
+
+def check_values(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse values that no trained network has.
+
+    Args:
+        weights: Tensors by name.
+        wanted: What they are for, by the same names.
+        source: Where they come from, for messages.
+
+    Raises:
+        WeightsError: If whole numbers stand for real ones or the other way round, if values are
+            not finite that are so in a new network, or if a running variance is negative.
+    """
+    for name, value in weights.items():
+        if value.is_complex() or value.is_floating_point() != wanted[name].is_floating_point():
+            raise WeightsError(
+                f"The weights in {source} have {name} as {_type_of(value)}, but the network needs "
+                f"{_type_of(wanted[name])}; save them as the network has them."
+            )
+        # A mask of a module's own may well be infinite.
+        if not _is_finite(value) and _is_finite(wanted[name]):
+            raise WeightsError(
+                f"The weights in {source} have NaN or infinite values in {name}; give weights of a "
+                "training that did not diverge."
+            )
+        if name.endswith(_VARIANCE) and bool((value < 0).any()):
+            raise WeightsError(
+                f"The weights in {source} have a negative variance in {name}; the file was changed "
+                "after the network was trained."
+            )
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -87,7 +117,14 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         WeightsError: If the file cannot be written.
     """
-    stored = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    stored: dict[str, Tensor] = {}
+    memories: set[int] = set()
+    for name, value in weights.items():
+        ready = value.detach().cpu().contiguous()
+        memory = ready.untyped_storage().data_ptr()
+        # Tied weights share their memory; each of their names is written.
+        stored[name] = ready.clone() if memory in memories else ready
+        memories.add(memory)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,26 +148,6 @@ def hash_weights(network: nn.Module) -> str:
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read_pickled(path: Path) -> Mapping[str, object]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors, and its code is not run; save only the state_dict: "
-            "torch.save(network.state_dict(), path)."
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path} is not a readable PyTorch file: {reason}.") from error
-    if isinstance(content, Mapping):
-        for entry in _ENTRIES:
-            inner = content.get(entry)
-            if isinstance(inner, Mapping):
-                return inner
-        return content
-    raise WeightsError(f"{path} holds a {type(content).__name__}; save the state_dict instead.")
 
 
 def _unwrapped(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,6 +200,14 @@ def _only_outputs_differ(
         for name in misshaped
         if weights[name].ndim == wanted[name].ndim > 0
     )
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+def _type_of(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _some(names: list[str]) -> str:

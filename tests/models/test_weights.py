@@ -27,7 +27,7 @@ def test_safetensors_round_trip_is_exact(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights.safetensors"]
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth.tar", ".th", ".ckpt", ".bin", ""])
 @pytest.mark.parametrize("entry", [None, "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_checkpoints_of_the_usual_kinds(
@@ -97,7 +97,7 @@ def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     for name, message in {
         "missing.pt": "does not exist",
-        "text.txt": "must end with",
+        "text.txt": "begins neither as safetensors nor as what torch.save writes",
         "broken.safetensors": "not a readable safetensors file",
         "broken.pt": "not a readable PyTorch file|holds more than tensors",
         "pickle.pt": "holds more than tensors",
@@ -107,3 +107,93 @@ def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=message) as caught:
             read_weights(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pth"])
+def test_safetensors_are_known_by_their_content(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    save_weights(_weights(), path)
+    load_weights(build_network("digits-net", 10, _SHAPE), path)
+
+
+def test_files_of_the_first_torch_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.th"
+    torch.save({"state_dict": _weights()}, path, _use_new_zipfile_serialization=False)
+    load_weights(build_network("digits-net", 10, _SHAPE), path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "web page"),
+        (b"\xef\xbb\xbf\n  <HTML></HTML>", "web page"),
+        (b'{"weight_map": {}}', "is JSON"),
+        (b"\x1f\x8b\x08 and so on", "gzip archive"),
+        (b"", "is empty"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00{", "begins neither"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_stands_in_place_of_weights_is_named(
+    tmp_path: Path, content: bytes, said: str, suffix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
+    network = build_network("torchvision:mnasnet0_5", 10, (3, 32, 32))
+    save_weights(network.state_dict(), tmp_path / "weights.safetensors")
+    other = build_network("torchvision:mnasnet0_5", 10, (3, 32, 32))
+    load_weights(other, tmp_path / "weights.safetensors")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(other(images), network(images))
+
+
+def test_tied_weights_are_written_by_each_of_their_names(tmp_path: Path) -> None:
+    def tied() -> torch.nn.Module:
+        network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+        network[1].weight = network[0].weight
+        return network
+
+    saved, loaded = tied(), tied()
+    save_weights(saved.state_dict(), tmp_path / "weights.safetensors")
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert torch.equal(loaded(torch.eye(4)), saved(torch.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("stem.0.weight", float("nan"), "NaN or infinite"),
+        ("stem.1.running_mean", float("inf"), "NaN or infinite"),
+        ("stem.1.running_var", -1.0, "negative variance"),
+    ],
+)
+def test_values_of_no_trained_network_are_refused(
+    tmp_path: Path, name: str, value: float, said: str
+) -> None:
+    weights = _weights()
+    weights[name].view(-1)[0] = value
+    save_weights(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=said):
+        load_weights(build_network("digits-net", 10, _SHAPE), tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64])
+def test_values_of_another_kind_are_refused_and_other_precisions_are_not(
+    tmp_path: Path, kind: torch.dtype
+) -> None:
+    weights = _weights()
+    path = tmp_path / "weights.pt"
+    torch.save({**weights, "stem.0.weight": weights["stem.0.weight"].to(kind)}, path)
+    network = build_network("digits-net", 10, _SHAPE)
+    with pytest.raises(WeightsError, match=r"stem\.0\.weight as (int64|complex64)"):
+        load_weights(network, path)
+    torch.save({name: each.half() for name, each in weights.items() if each.ndim}, path)
+    load_weights(network, path)
+    assert network.state_dict()["stem.0.weight"].dtype == torch.float32
