@@ -35,15 +35,18 @@ _SAMPLING = "rewards/evaluation/sampling.py"
 
 _BUDGET = ("envs/test_budget.py",)
 _JUDGED = ("envs/test_env.py", "search/test_agents.py")
-_COUNTED = ("models/test_structure.py", "envs/test_costs.py")
+_COUNTED = ("models/test_structure.py", "models/test_cost_tables.py")
 _PRICED = ("search/test_lagrangian_multipliers.py",)
 _RECORDED = ("search/test_record.py",)
 _CONTINUED = ("search/test_continuation.py",)
 _REMEMBERED = ("search/test_history.py", "search/test_finalists.py")
-_ALLOCATED = ("envs/test_sensitivity.py",)
-_MAPPED = ("envs/test_projection.py", "envs/test_learned_costs.py")
-_IMAGINED = ("envs/test_imagination.py",)
-_BELIEVED = ("envs/test_learned_costs.py",)
+_ALLOCATED = ("search/agents/together/test_allocation.py",)
+_MAPPED = (
+    "search/agents/together/test_candidate_map.py",
+    "search/agents/together/test_learned_costs.py",
+)
+_IMAGINED = ("search/agents/together/test_imagination.py",)
+_BELIEVED = ("search/agents/together/test_learned_costs.py",)
 _SAMPLED = ("rewards/test_sampling.py",)
 
 FAULTS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,29 +24,18 @@ from prunetune.search.agents.uniform import UniformAgent
 from prunetune.search.spec.reading import AgentSpec
 from prunetune.testing import check_agent as check_agent_conforms
 
+from ..envs import structures
 
-def _structures() -> Any:
-    path = Path(__file__).parents[1] / "envs" / "structures.py"
-    found = importlib.util.spec_from_file_location("structures_for_agents", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-STRUCTURES = _structures()
-
-
-STRUCTURE = STRUCTURES.chain([16, 32, 32, 64])
+STRUCTURE = structures.chain([16, 32, 32, 64])
 
 
 def _judge(budgets: dict[str, float] | None = None, **options: Any) -> Judge:
-    judge: Judge = STRUCTURES.judge(STRUCTURE, budgets or {"flops": 0.5}, **options)
+    judge: Judge = structures.judge(STRUCTURE, budgets or {"flops": 0.5}, **options)
     return judge
 
 
 def _with(problem: Problem) -> Judge:
-    return Judge(problem, STRUCTURES.AnalyticEvaluator(STRUCTURE))
+    return Judge(problem, structures.AnalyticEvaluator(STRUCTURE))
 
 
 def _best(agent: BlackBoxAgent, evaluations: int) -> float:
@@ -166,7 +154,7 @@ def test_optimisers_start_at_the_uniform_candidate_and_improve_on_it(
 
 @pytest.mark.parametrize("kind", [RandomAgent, TpeAgent, CmaEsAgent])
 def test_failed_evaluations_are_infeasible_and_stop_nobody(kind: type[BlackBoxAgent]) -> None:
-    class EveryThirdFails(STRUCTURES.AnalyticEvaluator):  # type: ignore[misc,name-defined]
+    class EveryThirdFails(structures.AnalyticEvaluator):
         def evaluate(self, candidates: Sequence[tuple[int, ...]]) -> list[Evaluation]:
             return [
                 Evaluation(each.candidate, error="out of memory") if number % 3 == 0 else each

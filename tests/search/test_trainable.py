@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import shutil
 from collections.abc import Iterator
@@ -23,20 +22,12 @@ from prunetune.search.run.checkpoints import TrialProgress
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.spec.model import AgentSpec
 
+from ..envs import structures
+
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "evaluated_here")]
 
 
-def _structures() -> Any:
-    path = Path(__file__).parents[1] / "envs" / "structures.py"
-    found = importlib.util.spec_from_file_location("structures_for_trials", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-STRUCTURES = _structures()
-STRUCTURE = STRUCTURES.chain([16, 32, 32, 64])
+STRUCTURE = structures.chain([16, 32, 32, 64])
 BUDGETS = {"flops": 0.5, "odd": 0.5}
 
 
@@ -44,7 +35,7 @@ class _Here:
     """Evaluates by a formula in this process, as a pool would in others."""
 
     def __init__(self, name: str) -> None:
-        self.evaluate = STRUCTURES.AnalyticEvaluator(STRUCTURE).evaluate
+        self.evaluate = structures.AnalyticEvaluator(STRUCTURE).evaluate
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ def trials() -> Iterator[Any]:
             pool="here",
             evaluations=64,
         )
-        problem = STRUCTURES.problem(STRUCTURE, BUDGETS, costs=(MeasuredCost("odd", 0.0),))
+        problem = structures.problem(STRUCTURE, BUDGETS, costs=(MeasuredCost("odd", 0.0),))
         trial = {
             "name": "trial",
             "reward": "accuracy",
@@ -133,7 +124,7 @@ def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
 
 
 def _judge(budgets: dict[str, float], **options: Any) -> Judge:
-    judge: Judge = STRUCTURES.judge(STRUCTURE, budgets, **options)
+    judge: Judge = structures.judge(STRUCTURE, budgets, **options)
     return judge
 
 
@@ -173,7 +164,7 @@ def test_the_default_agent_judges_once_what_it_asks_for() -> None:
 def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:
     plain = _judge({"flops": 0.6}).problem
     ranged = dataclasses.replace(plain, budgets=(Budget("flops", 0.6, lowest=0.2),))
-    judge = Judge(ranged, STRUCTURES.AnalyticEvaluator(STRUCTURE))
+    judge = Judge(ranged, structures.AnalyticEvaluator(STRUCTURE))
     spec = AgentSpec(name="ppo-lagrangian", parameters={"candidates": 10, "start": "uniform"})
     agent = make_agent(spec, judge, 0, 60)
     try:

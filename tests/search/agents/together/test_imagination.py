@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from .structures import AnalyticEvaluator, Answers, chain, judge
+from ....envs.structures import AnalyticEvaluator, Answers, chain, judge
 
 SIZES = np.array([16, 32, 64])
 

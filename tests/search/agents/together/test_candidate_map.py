@@ -13,7 +13,7 @@ from prunetune.models.costs.tables import Structure
 from prunetune.search.agents.scaling import rescale
 from prunetune.search.agents.together.candidate_map import CandidateMap
 
-from .structures import chain, problem, space, structures
+from ....envs.structures import chain, problem, space, structures
 
 
 def _limits(problem: Problem, count: int) -> np.ndarray:

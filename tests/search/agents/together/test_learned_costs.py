@@ -14,7 +14,7 @@ from prunetune.search.agents.together.believed_costs import BelievedCosts
 from prunetune.search.agents.together.candidate_map import CandidateMap
 from prunetune.search.agents.together.cost_surrogate import LearnedCost
 
-from .structures import chain, judge, problem
+from ....envs.structures import chain, judge, problem
 
 SIZES = np.array([16, 24, 64])
 

@@ -19,7 +19,7 @@ from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents.together.allocation import Sensitivity, narrowings
 from prunetune.search.agents.together.candidate_map import CandidateMap
 
-from .structures import AnalyticEvaluator, chain, judge, problem, space, structures
+from ....envs.structures import AnalyticEvaluator, chain, judge, problem, space, structures
 
 
 def _fitted(asked: Judge, steps: int) -> Sensitivity:

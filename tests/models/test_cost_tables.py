@@ -9,7 +9,7 @@ from prunetune.models.costs.activation_memory import ActivationMemoryCost, Activ
 from prunetune.models.costs.counted import counted_costs
 from prunetune.models.costs.tables import Structure
 
-from .structures import structures
+from ..envs.structures import structures
 
 
 def _widths(structure: Structure, data: st.DataObject, count: int = 3) -> np.ndarray:
