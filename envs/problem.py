@@ -60,6 +60,8 @@ class Problem:
         reward: Judges an evaluation.
         dense: The evaluation of the dense network.
         features: What agents that decide in order see of each decision, float32 [D, F] in [0, 1].
+        figures: What the criterion says of each decision beside its order, by the decision's name;
+            see `prunetune.models.criteria.Ranking`.
         shield: Whether agents clip values so that the tabulated budgets stay reachable.
     """
 
@@ -69,6 +71,9 @@ class Problem:
     reward: Reward
     dense: Evaluation
     features: NDArray[np.float32] = field(repr=False)
+    figures: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(
+        default_factory=dict, repr=False
+    )
     shield: bool = False
 
     @cached_property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from ..errors import WeightsError
 from .cache import cache_folder, cache_key
 from .calls import norms_after
 from .coupling import trace_channel_groups
-from .criteria import Evidence, make_criterion, written_criterion
-from .groups import ChannelGroup, ChannelGroups
+from .criteria import Evidence, Ranking, make_criterion, written_criterion
+from .groups import ChannelGroups
 from .progress import SILENT, Progress
 from .reductions.channels import ChannelsReduction, KeptUnits
 from .reductions.sequence import Reductions
@@ -31,6 +32,7 @@ __all__ = ["TaskStatistics", "gather_statistics"]
 # Part of the cache's key: raise it when moments or rankings are computed in another way.
 _VERSION = 2
 _MOMENTS, _ORDERS = "moments/", "orders/"
+_FIGURES, _RESCALINGS = "figures/", "rescalings/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +44,23 @@ class TaskStatistics:
         orders: Per group, its units, the one to keep longest first; int64 [units].
         moments: Of what each reader of a group reads, by layer name.
         norms: BatchNorm that directly follows a layer, by layer name.
+        figures: What the criterion says of a group beside the order, by the group's name; groups of
+            which it says nothing are left out.
+        rescalings: What readers multiply units by, by the group's name; see ``Ranking``.
     """
 
     groups: ChannelGroups
     orders: tuple[NDArray[np.int64], ...]
     moments: dict[str, LayerMoments]
     norms: dict[str, str]
+    figures: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
+    rescalings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property
     def channels(self) -> ChannelsReduction:
         """What removes channels, by these rankings."""
-        return ChannelsReduction(self.groups.groups, self.orders)
+        rescalings = [self.rescalings.get(group.name) for group in self.groups]
+        return ChannelsReduction(self.groups.groups, self.orders, rescalings)
 
     @cached_property
     def reductions(self) -> Reductions:
@@ -138,8 +146,8 @@ def gather_statistics(
         )
         moments = gather_moments(task.network, weighted, task.calibration, seed=seed)
         evidence = Evidence(task.network, task.calibration, moments, norms, seed)
-        orders = [chosen.rank(group, evidence) for group in groups]
-        stored = _as_tensors(groups.groups, orders, moments)
+        rankings = {group.name: chosen.study(group, evidence) for group in groups}
+        stored = _as_tensors(rankings, moments)
         _write(path, stored, progress)
     # Gathered or read, tensors lie in memory alike: some processors round by where numbers lie, and
     # a resumed search must see what the first one saw.
@@ -149,19 +157,34 @@ def gather_statistics(
     moments = stored_moments(_section(stored, _MOMENTS))
     by_name = _section(stored, _ORDERS)
     return TaskStatistics(
-        groups, tuple(by_name[group.name].numpy() for group in groups), moments, norms
+        groups,
+        tuple(by_name[group.name].numpy() for group in groups),
+        moments,
+        norms,
+        _figures(_section(stored, _FIGURES)),
+        {name: each.numpy() for name, each in _section(stored, _RESCALINGS).items()},
     )
 
 
 def _as_tensors(
-    groups: tuple[ChannelGroup, ...],
-    orders: list[NDArray[np.int64]],
-    moments: dict[str, LayerMoments],
+    rankings: Mapping[str, Ranking], moments: dict[str, LayerMoments]
 ) -> dict[str, Tensor]:
     tensors = {_MOMENTS + key: value for key, value in moments_to_store(moments).items()}
-    for group, order in zip(groups, orders, strict=True):
-        tensors[_ORDERS + group.name] = torch.from_numpy(order)
+    for group, ranking in rankings.items():
+        tensors[_ORDERS + group] = torch.from_numpy(ranking.order)
+        for name, values in ranking.figures.items():
+            tensors[f"{_FIGURES}{group}/{name}"] = torch.from_numpy(np.array(values))
+        if ranking.rescaling is not None:
+            tensors[_RESCALINGS + group] = torch.from_numpy(ranking.rescaling)
     return tensors
+
+
+def _figures(tensors: dict[str, Tensor]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    figures: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for key, values in tensors.items():
+        group, _, name = key.rpartition("/")
+        figures.setdefault(group, {})[name] = values.numpy()
+    return figures
 
 
 def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

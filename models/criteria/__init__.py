@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer
 
 from ..._registry import NamedSpec, Registry
-from .criterion import Criterion, Evidence, ScoreCriterion
+from .criterion import Criterion, Evidence, Ranking, ScoreCriterion
 from .magnitude import L1, L2, BNScale, GeometricMedian, Random
+from .provable import ProvableFilterPruning
 from .residual import ActivationResidual
 from .taylor import Taylor
 
@@ -18,6 +19,7 @@ __all__ = [
     "Criterion",
     "CriterionSpec",
     "Evidence",
+    "Ranking",
     "ScoreCriterion",
     "make_criterion",
     "written_criterion",
@@ -27,7 +29,16 @@ CRITERIA: Registry[Criterion] = Registry(
     "criterion",
     {
         criterion.name: criterion
-        for criterion in (ActivationResidual, L1, L2, BNScale, GeometricMedian, Taylor, Random)
+        for criterion in (
+            ActivationResidual,
+            L1,
+            L2,
+            BNScale,
+            GeometricMedian,
+            Taylor,
+            ProvableFilterPruning,
+            Random,
+        )
     },
     Criterion,
     "prunetune.models.Criterion",

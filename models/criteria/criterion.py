@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..groups import ChannelGroup
 from ..repair.moments import LayerMoments
 
-__all__ = ["Criterion", "Evidence", "ScoreCriterion"]
+__all__ = ["Criterion", "Evidence", "Ranking", "ScoreCriterion"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,23 @@ class Evidence:
     moments: Mapping[str, LayerMoments]
     norms: Mapping[str, str]
     seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """What a criterion says of one group.
+
+    Attributes:
+        order: The units, the one to keep longest first, int64 [units].
+        figures: What agents may read of the group's decision, by name: float64 arrays of any
+            shape.
+        rescaling: What readers multiply units by when only some stay, float64 [units, units]:
+            row w - 1 has the factors of the first w units of ``order``. None for ones.
+    """
+
+    order: NDArray[np.int64]
+    figures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    rescaling: NDArray[np.float64] | None = None
 
 
 class Criterion(ABC):
@@ -55,6 +72,10 @@ class Criterion(ABC):
         Returns:
             A permutation of the units, the one to keep longest first, int64 [units].
         """
+
+    def study(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """The order of :meth:`rank`, with whatever else the criterion has to say."""
+        return Ranking(self.rank(group, evidence))
 
 
 class ScoreCriterion(Criterion):

@@ -109,6 +109,19 @@ class LayerAdapter(ABC, Generic[AnyLayer]):
         """
         return layer
 
+    def scale_inputs(self, layer: AnyLayer, inputs: Channels, factors: NDArray[np.float64]) -> None:
+        """Multiply what the layer reads from some channels, in place, by scaling its weight.
+
+        Only of layers that multiply (:attr:`multiplies`), whose weight must be their own.
+
+        Args:
+            layer: The layer.
+            inputs: Channels that it reads, int64 [n]; of a grouped convolution, channels at one
+                place in each group have one factor.
+            factors: Theirs, float64 [n].
+        """
+        raise NotImplementedError
+
     def makes_channels(self, layer: AnyLayer) -> bool:
         """Whether each output may read every input, so that its channels begin here."""
         return self.multiplies

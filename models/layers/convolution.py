@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .adapter import Channels, LayerAdapter, LayerFacts, register
-from .weighted import slim_weights
+from .weighted import scale_columns, slim_weights
 
 __all__ = ["ConvolutionAdapter", "is_depthwise"]
 
@@ -61,6 +62,12 @@ class ConvolutionAdapter(LayerAdapter[nn.Conv2d]):
             with torch.no_grad():
                 layer.weight[:, _within_group(layer, inputs)] = 0
         return layer
+
+    def scale_inputs(
+        self, layer: nn.Conv2d, inputs: Channels, factors: NDArray[np.float64]
+    ) -> None:
+        """Scale the kernels that read these channels."""
+        scale_columns(layer, inputs % layer.weight.shape[1], factors)
 
     def makes_channels(self, layer: nn.Conv2d) -> bool:
         """True, but for a depthwise convolution."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .adapter import Channels, LayerAdapter, LayerFacts, register
-from .weighted import slim_weights
+from .weighted import scale_columns, slim_weights
 
 __all__ = ["LinearAdapter"]
 
@@ -42,6 +44,12 @@ class LinearAdapter(LayerAdapter[nn.Linear]):
             with torch.no_grad():
                 layer.weight[:, inputs] = 0
         return layer
+
+    def scale_inputs(
+        self, layer: nn.Linear, inputs: Channels, factors: NDArray[np.float64]
+    ) -> None:
+        """Scale columns of the weight."""
+        scale_columns(layer, inputs, factors)
 
     def map_size(self, values: Tensor) -> tuple[int, int]:
         """All positions of ``values`` [n, ..., C] count as height."""

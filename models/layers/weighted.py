@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from .adapter import Channels
 
-__all__ = ["slim_weights"]
+__all__ = ["scale_columns", "slim_weights"]
 
 Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear)
 
@@ -38,3 +40,19 @@ def slim_weights(layer: Weighted, rows: Channels | None, columns: Channels | Non
             (bias if rows is None else bias[torch.from_numpy(rows)]).clone(), requires_grad=False
         )
     return duplicate
+
+
+def scale_columns(layer: nn.Module, columns: Channels, factors: NDArray[np.float64]) -> None:
+    """Multiply entries of the weight's second axis in place.
+
+    Args:
+        layer: A layer with a ``weight`` of its own, [outputs, columns, ...].
+        columns: Entries, int64 [n]; entries that are named twice have one factor.
+        factors: Theirs, float64 [n].
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    each = torch.ones(weight.shape[1], dtype=torch.float64)
+    each[torch.from_numpy(columns)] = torch.from_numpy(factors)
+    with torch.no_grad():
+        weight.mul_(each.to(weight).view(1, -1, *(1,) * (weight.dim() - 2)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,13 +31,21 @@ class ChannelsReduction(Reduction):
     Args:
         groups: The channel groups of a network.
         orders: Per group, its units, the one to keep longest first; int64 [units].
+        rescalings: Per group, what readers multiply the units that stay by, as
+            :class:`prunetune.models.criteria.Ranking` has it; None for ones.
     """
 
     kind: ClassVar[str] = "channels"
 
-    def __init__(self, groups: Sequence[ChannelGroup], orders: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[ChannelGroup],
+        orders: Sequence[NDArray[np.int64]],
+        rescalings: Sequence[NDArray[np.float64] | None] | None = None,
+    ) -> None:
         self._groups = tuple(groups)
         self._orders = tuple(orders)
+        self._rescalings = tuple(rescalings) if rescalings is not None else (None,) * len(orders)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -56,16 +64,58 @@ class ChannelsReduction(Reduction):
         return [np.sort(order[:width]) for width, order in zip(values, self._orders, strict=True)]
 
     def apply(self, network: nn.Module, values: Candidate) -> nn.Module:
-        """See :func:`slim`."""
-        return slim(network, self._groups, self.kept_units(values))
+        """See :func:`slim`; readers then multiply what stays as the criterion says."""
+        slimmed = slim(network, self._groups, self.kept_units(values))
+        if any(self._rescales(values)):
+            self._rescale(slimmed, values, self.kept_channels(network, values))
+        return slimmed
 
     def oracle(self, network: nn.Module, values: Candidate) -> nn.Module:
-        """See :func:`ignore_removed`."""
-        return ignore_removed(network, self._groups, self.kept_units(values))
+        """See :func:`ignore_removed`; readers then multiply what stays as the criterion says."""
+        ignorant = ignore_removed(network, self._groups, self.kept_units(values))
+        self._rescale(ignorant, values, {})
+        return ignorant
 
     def kept_channels(self, network: nn.Module, values: Candidate) -> KeptChannels:
         """See the function :func:`kept_channels`."""
         return kept_channels(network, self._groups, self.kept_units(values))
+
+    def _rescales(self, values: Candidate) -> list[bool]:
+        """Per group, whether readers multiply what stays by anything but ones."""
+        return [
+            factors is not None and width < group.size
+            for group, width, factors in zip(self._groups, values, self._rescalings, strict=True)
+        ]
+
+    def _rescale(self, network: nn.Module, values: Candidate, kept: KeptChannels) -> None:
+        """Let the readers of a network of our own multiply what stays, in place.
+
+        Args:
+            network: Slim, or of full size.
+            values: Units kept per group.
+            kept: What a slim network's layers kept; empty for one of full size.
+        """
+        for layer, channels, factors in self._factors(values):
+            module = network.get_submodule(layer)
+            adapter = _adapter(module)
+            if adapter.multiplies:
+                inputs = kept[layer][1] if layer in kept else None
+                places = channels if inputs is None else np.searchsorted(inputs, channels)
+                adapter.scale_inputs(module, places, factors)
+
+    def _factors(
+        self, values: Candidate
+    ) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
+        """Readers, input channels of theirs that stay, int64 [n], and their factors [n]."""
+        for index, rescales in enumerate(self._rescales(values)):
+            factors, width = self._rescalings[index], values[index]
+            if not rescales or factors is None:
+                continue
+            units = self._orders[index][:width]
+            for member in self._groups[index].readers():
+                channels = member.channels[units]
+                of_unit = np.repeat(factors[width - 1, :width], channels.shape[1])
+                yield member.layer, channels.reshape(-1), of_unit
 
 
 def kept_channels(

@@ -18,6 +18,7 @@ AGENTS: Registry[Agent] = Registry(
         "uniform": f"{__package__}.uniform:UniformAgent",
         "random": f"{__package__}.random_search:RandomAgent",
         "sensitivity": f"{__package__}.sensitivity:SensitivityAgent",
+        "pfp": f"{__package__}.provable:ProvableAgent",
         "tpe": f"{__package__}.optuna_based:TpeAgent",
         "cma-es": f"{__package__}.optuna_based:CmaEsAgent",
     },

@@ -200,6 +200,7 @@ def prepare(
             reward=make_reward(trial.reward),
             dense=evaluator.dense,
             features=features,
+            figures=evaluator.builder.statistics.figures,
             shield=spec.shield,
         )
         for trial in trials
