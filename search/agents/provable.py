@@ -13,7 +13,7 @@ from ...errors import SpecError
 from ...models.criteria.importance_sampling import SampledLayer
 from .agent import BlackBoxAgent
 
-__all__ = ["ProvableAgent", "relative_errors"]
+__all__ = ["ProvableAgent", "guarantee", "relative_errors", "sampled_layers"]
 
 # Of relative errors; beyond these every layer keeps one unit, or all.
 _SMALLEST, _LARGEST = 1e-12, 1e12
@@ -131,6 +131,30 @@ def relative_errors(problem: Problem, candidate: tuple[int, ...]) -> dict[str, f
         )
         if layer is not None
     }
+
+
+def guarantee(problem: Problem, candidate: tuple[int, ...]) -> tuple[str, ...]:
+    """What provable filter pruning promises of a candidate, in a sentence for people.
+
+    Args:
+        problem: Of any search.
+        candidate: One value per decision.
+
+    Returns:
+        One sentence, or none where the criterion is another one.
+    """
+    errors = relative_errors(problem, candidate)
+    if not errors:
+        return ()
+    failure = max(layer.failure for layer in sampled_layers(problem) if layer is not None)
+    worst = max(errors, key=lambda name: errors[name])
+    below = sum(error < 1.0 for error in errors.values())
+    return (
+        f"Provable filter pruning: with probability 1 - {failure:g} or more, a layer that reads "
+        f"a sample of so many channels is off by at most {errors[worst]:.3g} of its value (the "
+        f"largest of {len(errors)} groups, {worst}); for {below} of them that is less than 1, "
+        "which is where the bound says something.",
+    )
 
 
 def _sampled(figures: Any) -> SampledLayer | None:

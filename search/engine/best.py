@@ -12,6 +12,7 @@ from ...models.artifact import save_artifact
 from ...models.costs.registry import measure_costs
 from ...models.criteria import written_criterion
 from ...models.progress import Progress
+from ..agents.provable import guarantee, relative_errors
 from ..run.folder import RunFolder
 from ..run.history import Asked
 from ..run.summary import Best
@@ -84,6 +85,7 @@ class BestMaker:
         except EvaluationError as error:
             # The network is there all the same; nobody must lose it to a cost that broke.
             self.progress.note(f"{delivery.trial.title}: {error}")
+        problem = self.prepared.problems[delivery.trial.name]
         best = Best(
             **self._common(delivery, history),
             # Finalists keep the tabulated limits; a cost of the user's own may have moved since.
@@ -101,6 +103,8 @@ class BestMaker:
             test_after=finished.test_after,
             finetune_epochs=self.spec.finetune.epochs,
             artifact=f"best/{delivery.name}",
+            relative_errors=relative_errors(problem, chosen.candidate),
+            notes=guarantee(problem, chosen.candidate),
         )
         self._save(delivery, finished, best)
         return best

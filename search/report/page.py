@@ -207,10 +207,11 @@ def _fidelities(results: Results) -> str:
 
 def _trials(results: Results) -> str:
     rows = []
-    errors = []
+    remarks = []
     for best in results.bests:
         if best.error:
-            errors.append(f"<li>{escape(best.trial)} ended early: {escape(best.error)}</li>")
+            remarks.append(f"<li>{escape(best.trial)} ended early: {escape(best.error)}</li>")
+        remarks.extend(f"<li>{escape(best.trial)}: {escape(note)}</li>" for note in best.notes)
         rows.append(
             (
                 best.trial
@@ -234,7 +235,7 @@ def _trials(results: Results) -> str:
         f"measured on the network as delivered. {FLOPS_NOTE}"
     )
     table = _table("Every search", _TRIAL_HEADINGS, rows, caption, texts=1)
-    return table + (f"<ul>{''.join(errors)}</ul>" if errors else "")
+    return table + (f"<ul>{''.join(remarks)}</ul>" if remarks else "")
 
 
 def _other_budgets(best: Best) -> str:

@@ -35,6 +35,7 @@ def terminal_results(results: Results) -> RenderableType:
     for best in results.bests:
         if best.error:
             lines.append(Text(f"{best.trial} ended early: {best.error}"))
+        lines.extend(Text(f"{best.trial}: {note}") for note in best.notes)
     for judgement in judgements(results):
         where = f"{budget_text(judgement.budget)}, {judgement.agent}"
         lines.append(Text(f"{where}: {judgement.sentence}"))

@@ -89,6 +89,9 @@ class Best(_Part):
         test_after: The same after fine-tuning.
         finetune_epochs: Epochs of fine-tuning.
         artifact: Folder of the network, relative to the run folder.
+        relative_errors: With the criterion ``pfp``, the relative error that each decision's value
+            stands for; above 1 it promises nothing.
+        notes: What else there is to say of this network, in sentences for people.
     """
 
     trial: str
@@ -119,6 +122,8 @@ class Best(_Part):
     test_after: float | None = None
     finetune_epochs: int | None = None
     artifact: str | None = None
+    relative_errors: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def without_network(self) -> Best:
         """Which candidate was chosen among which, without its network and results."""
