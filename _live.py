@@ -27,6 +27,7 @@ __all__ = [
     "live_object",
     "live_references",
     "source_digest",
+    "users_modules",
 ]
 
 _PREFIX = "live:"
@@ -135,14 +136,14 @@ def _receive(pickled: dict[str, bytes]) -> LiveObjects:
 
 def _pickle(value: Any) -> bytes:
     try:
-        with _by_value(_users_modules()):
+        with _by_value(users_modules()):
             return bytes(cloudpickle.dumps(value))
     except Exception:
         # A module that holds something without a pickled form can only be imported over there.
         return bytes(cloudpickle.dumps(value))
 
 
-def _users_modules() -> list[ModuleType]:
+def users_modules() -> list[ModuleType]:
     """Imported modules that belong to no installed package: other machines may not have them."""
     package = __name__.partition(".")[0]
     installed = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, package}

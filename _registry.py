@@ -9,6 +9,7 @@ when a spec is read, so that a mistake costs no time.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -25,13 +26,14 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ._live import is_live, live_name, live_object
+from ._live import is_live, live_name, live_object, users_modules
 from ._parameters import Keywords, read_value
 from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
 
 __all__ = [
     "NamedSpec",
     "Registry",
+    "imported_anew",
     "is_reference",
     "nearest",
     "pick",
@@ -337,6 +339,29 @@ def _live(reference: str, kind: str) -> Any:
 def user_modules() -> list[ModuleType]:
     """The user's own files that were imported in this process."""
     return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+
+
+@contextlib.contextmanager
+def imported_anew() -> Iterator[None]:
+    """Import the user's own modules again inside, as a new process would, and then forget that."""
+    before = _imported_by_user()
+    for name in before:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in _imported_by_user():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _imported_by_user() -> dict[str, ModuleType]:
+    own = {id(module) for module in (*users_modules(), *user_modules())}
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if id(module) in own and name != "__main__"
+    }
 
 
 def _module_from_file(path: Path) -> ModuleType:

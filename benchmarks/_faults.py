@@ -144,7 +144,7 @@ FAULTS = (
         ("models/test_ridge.py",),
     ),
     Fault(
-        "models/artifact.py",
+        "models/artifact/verifying.py",
         "fractions[name] > limit:",
         "fractions[name] > 1:",
         ("models/test_artifact.py",),

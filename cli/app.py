@@ -180,37 +180,69 @@ def report(run: RunPath, as_json: AsJson = False) -> None:
         conclude(folder, as_json)
 
 
+ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the file or module of the user's own that the artifact names."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="FILE.py:NAME",
+        help="What builds the dense network, where its file has moved; it is run.",
+    ),
+]
+
+
 @app.command()
 @plainly
 def verify(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
+    artifact: ArtifactPath,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Measure the test accuracy on this data, such as digits or parquet:DIR.",
+        ),
+    ] = None,
+    model: Model = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild and recount the network of an artifact.
+    """Rebuild the network of an artifact and recount what is claimed.
+
+    Digests, outputs, FLOPs, parameters and budgets are compared; the accuracy, too, where the data
+    is digits or is given. Nothing is run that the artifact names, unless it is trusted.
 
     Example: prunetune verify runs/quickstart-1/best/TRIAL
     """
     from ..models.artifact import verify_artifact
 
-    facts = verify_artifact(artifact)
+    facts = verify_artifact(artifact, model=model, trust=trust, data=data)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        typer.echo(f"{name}: {value}")
+        missing = name == "test_accuracy" and value is None
+        typer.echo(f"{name}: {'not measured; give --data' if missing else value}")
     typer.echo("Verified. FLOPs = 2 x multiply-accumulates at batch 1.")
 
 
 @app.command()
 @plainly
 def export(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
+    artifact: ArtifactPath,
     form: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="onnx or torch-export.")
     ] = "torch-export",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Must not exist yet.")
     ] = None,
+    model: Model = None,
+    trust: Trust = False,
 ) -> None:
     """Write the network of an artifact as one file that runs without prunetune.
 
@@ -218,9 +250,9 @@ def export(
 
     Example: prunetune export runs/quickstart-1/best/TRIAL --format onnx
     """
-    from ..models.export import export_artifact
+    from ..models.artifact.exporting import export_artifact
 
-    written = export_artifact(artifact, cast("Any", form), output)
+    written = export_artifact(artifact, cast("Any", form), output, model=model, trust=trust)
     typer.echo(f"{written}: takes normalised images [N, C, H, W], gives logits [N, classes].")
 
 

@@ -16,7 +16,14 @@ from ..layers import LayerAdapter, adapter_of, own_copy
 from ..space import Candidate, Decision
 from .reduction import Reduction
 
-__all__ = ["ChannelsReduction", "ignore_removed", "kept_channels", "shallow_copy", "slim"]
+__all__ = [
+    "ChannelsReduction",
+    "ignore_removed",
+    "kept_channels",
+    "shallow_copy",
+    "slim",
+    "slim_layers",
+]
 
 KeptUnits = Sequence[NDArray[np.int64]]
 """Per group, the units that stay: ascending int64 [w]."""
@@ -153,7 +160,20 @@ def slim(network: nn.Module, groups: Iterable[ChannelGroup], kept: KeptUnits) ->
     Returns:
         A network of the same class and module names.
     """
-    channels = kept_channels(network, groups, kept)
+    return slim_layers(network, kept_channels(network, groups, kept))
+
+
+def slim_layers(network: nn.Module, channels: KeptChannels) -> nn.Module:
+    """The network whose layers keep these channels.
+
+    Args:
+        network: The dense network; it is not changed.
+        channels: Per layer, ascending int64 indices of the output and the input channels that
+            stay; None where all of them stay.
+
+    Returns:
+        A network of the same class and module names, as of :func:`slim`.
+    """
 
     def replace(name: str, module: nn.Module) -> nn.Module | None:
         if name in channels:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 import torchvision
 from torch import nn
 
 from ..._registry import Registry, is_reference, pick, resolve
-from ...errors import NetworkError
+from ...errors import NetworkError, PruneTuneError
 from .adapt import adapt_input_channels, own_activations
 from .digits import digits_net
 from .mobilenet import mobilenetv2
 from .resnet import cifar_resnet, resnet18
 from .vgg import VGG
 
-__all__ = ["NETWORKS", "NetworkBuilder", "build_network", "check_model"]
+__all__ = [
+    "NETWORKS",
+    "NetworkBuilder",
+    "build_blank_network",
+    "build_network",
+    "check_model",
+    "runs_own_code",
+]
 
 NetworkBuilder = Callable[[int, tuple[int, int, int]], nn.Module]
 """Builds a network from the number of classes and the (channels, height, width) of an image."""
@@ -34,12 +43,13 @@ NETWORKS: Registry[NetworkBuilder] = Registry(
     },
     forms={
         "torchvision:NAME": "A classification network of torchvision, for example resnet50.",
+        "timm:NAME": "A network of timm, for example resnet18; needs the package timm.",
         "FILE.py:FUNCTION": "A function that builds the user's own network.",
     },
 )
 """Our own networks by name."""
 
-_TORCHVISION = "torchvision:"
+_TORCHVISION, _TIMM = "torchvision:", "timm:"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
@@ -47,8 +57,8 @@ def build_network(reference: str, num_classes: int, input_shape: tuple[int, int,
     """Build a network with fresh weights, drawn from torch's global random state.
 
     Args:
-        reference: A name of ``NETWORKS``, ``torchvision:NAME``, or the user's own function or
-            class as ``path/to/file.py:NAME`` or ``module:NAME``. The user's may take
+        reference: A name of ``NETWORKS``, ``torchvision:NAME``, ``timm:NAME``, or the user's own
+            function or class as ``path/to/file.py:NAME`` or ``module:NAME``. The user's may take
             ``num_classes`` and ``input_shape``, one of them, or nothing.
         num_classes: Outputs the network must have.
         input_shape: (channels, height, width) of an image.
@@ -61,13 +71,49 @@ def build_network(reference: str, num_classes: int, input_shape: tuple[int, int,
         PluginError: If the user's file or module cannot be imported.
         NetworkError: If building fails or gives something that is not a network.
     """
+    return _build(reference, num_classes, input_shape).float().cpu().eval()
+
+
+def build_blank_network(
+    reference: str, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Build a network on the meta device: sizes without values, and without memory for them.
+
+    Args:
+        reference: As for `build_network`, of no code of the user's.
+        num_classes: Outputs the network must have.
+        input_shape: (channels, height, width) of an image.
+
+    Raises:
+        UnknownNameError: If there is no such network; the message suggests the nearest name.
+        NetworkError: If it cannot be built without values.
+    """
+    assert not runs_own_code(reference)
+    try:
+        with torch.device("meta"):
+            return _build(reference, num_classes, input_shape).float().eval()
+    except PruneTuneError:
+        raise
+    except Exception as error:
+        raise NetworkError(
+            f"The model {reference!r} cannot be built without values: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def runs_own_code(reference: str) -> bool:
+    """Whether building a network by this name imports a file or module of the user's own."""
+    return is_reference(reference) and not reference.startswith((_TORCHVISION, _TIMM))
+
+
+def _build(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     if reference.startswith(_TORCHVISION):
-        network = _from_torchvision(reference, num_classes, input_shape)
-    elif is_reference(reference):
-        network = _from_user(reference, num_classes, input_shape)
-    else:
-        network = NETWORKS.find(reference)(num_classes, input_shape)
-    return network.float().cpu().eval()
+        return _from_torchvision(reference, num_classes, input_shape)
+    if reference.startswith(_TIMM):
+        return _from_timm(reference, num_classes, input_shape)
+    if is_reference(reference):
+        return _from_user(reference, num_classes, input_shape)
+    return NETWORKS.find(reference)(num_classes, input_shape)
 
 
 def check_model(reference: str, own: bool = True) -> None:
@@ -83,6 +129,8 @@ def check_model(reference: str, own: bool = True) -> None:
     """
     if reference.startswith(_TORCHVISION):
         _torchvision_name(reference)
+    elif reference.startswith(_TIMM):
+        _timm_name(reference)
     else:
         NETWORKS.check(reference, own)
 
@@ -103,6 +151,34 @@ def _from_torchvision(
 def _torchvision_name(reference: str) -> str:
     known = {name: name for name in torchvision.models.list_models(module=torchvision.models)}
     return pick("torchvision model", reference.removeprefix(_TORCHVISION), known)
+
+
+def _from_timm(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    name = _timm_name(reference)
+    import timm
+
+    channels, height, width = input_shape
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels}
+    if timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size:
+        options["img_size"] = (height, width)
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:
+        raise NetworkError(
+            f"The model {reference!r} cannot be built: {type(error).__name__}: {error}"
+        ) from error
+    own_activations(network)
+    return network
+
+
+def _timm_name(reference: str) -> str:
+    """One of timm's own names: others of its forms would fetch a network from somewhere."""
+    if importlib.util.find_spec("timm") is None:
+        raise NetworkError(f"The model {reference!r} needs one more package: pip install timm.")
+    import timm
+
+    known = {name: name for name in timm.list_models()}
+    return pick("timm model", reference.removeprefix(_TIMM), known)
 
 
 def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:

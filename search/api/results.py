@@ -90,12 +90,13 @@ class PrunedNetwork:
         """The slim network, float32, on the CPU, in evaluation mode; the same object every time.
 
         Raises:
-            PruneTuneError: If there is none, or the dense one of a Python session is needed.
+            PruneTuneError: If there is none, the dense one of a Python session is needed, or a file
+                of the user's own would have to be run and the run was opened without ``trust``.
         """
         if self._loaded is None:
             from ...models.artifact import load_artifact
 
-            self._loaded = load_artifact(self.folder)
+            self._loaded = load_artifact(self.folder, trust=self._run.trust)
         return self._loaded.network
 
     def save(self, folder: Path | str) -> Path:
@@ -143,13 +144,19 @@ class PrunedNetwork:
 class Run:
     """A run's folder, seen from Python; finished, interrupted or still running.
 
+    Args:
+        folder: Where everything is.
+        trust: Whether a file or module that built its dense network may be run to load networks.
+
     Attributes:
         folder: Where everything is.
+        trust: As given.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, trust: bool = False) -> None:
         self._folder = RunFolder.open(folder)
         self.folder = self._folder.path
+        self.trust = trust
         self._networks: dict[str, PrunedNetwork] = {}
 
     @property

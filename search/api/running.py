@@ -150,7 +150,7 @@ def compare(
     return _run(_spec(values, "prunetune.compare"), run_comparison, progress)
 
 
-def open_run(run: Path | str) -> Run:
+def open_run(run: Path | str, *, trust: bool = False) -> Run:
     """A run that exists, whatever made it and however far it got.
 
     Example:
@@ -158,12 +158,13 @@ def open_run(run: Path | str) -> Run:
 
     Args:
         run: Its folder, or its URI in a storage.
+        trust: As for `load`, when its networks are asked for.
 
     Raises:
         RunFolderError: If there is no run.
     """
     with opened_run(str(run)) as folder:
-        return Run(folder)
+        return Run(folder, trust=trust)
 
 
 def resume(
@@ -196,25 +197,34 @@ def resume(
         _check_given(folder, task, given)
         with _plain_errors():
             summary = resume_run(folder, chosen_progress(progress), evaluations=evaluations)
-        return Run(summary.folder)
+        return Run(summary.folder, trust=True)
 
 
 def load(
-    folder: Path | str, network: nn.Module | Callable[[], nn.Module] | None = None
+    folder: Path | str,
+    network: nn.Module | Callable[[], nn.Module] | None = None,
+    *,
+    model: str | None = None,
+    trust: bool = False,
 ) -> Artifact:
-    """A pruned network from its folder.
+    """A pruned network from its folder, which is data: nothing is run that it names.
 
     Example:
         >>> load("half/").network
         >>> load("half/", network=SmallNet(num_classes=10)).network
+        >>> load("half/", model="nets/small.py:SmallNet").network
 
     Args:
         folder: As ``run.best.save`` wrote it, or ``RUN/best/TRIAL``.
         network: The dense network that was pruned, with any weights, or a function that builds it;
-            needed where neither prunetune nor torchvision has a name for it.
+            needed where no file or package has a name for it.
+        model: What builds the dense network, ``FILE.py:NAME``, in place of what the artifact says,
+            for example because the file has moved. It is run.
+        trust: Run the file or module of the user's own that the artifact names.
 
     Raises:
-        PruneTuneError: If it is no pruned network, was changed, or is not of this dense one.
+        PruneTuneError: If it is no pruned network, was changed, is not of this dense one, or needs
+            code that the caller does not trust.
     """
     import torch
 
@@ -222,7 +232,7 @@ def load(
 
     if network is not None and not isinstance(network, torch.nn.Module):
         network = network()
-    return load_artifact(Path(folder).expanduser(), network)
+    return load_artifact(Path(folder).expanduser(), network, model=model, trust=trust)
 
 
 def evaluate(
@@ -333,7 +343,7 @@ def _run(
     with stored(spec, resume=False) as place, _plain_errors():
         spec = spec.model_copy(update={"output": place.folder})
         try:
-            return Run(function(spec, shown).folder)
+            return Run(function(spec, shown).folder, trust=True)
         except RunInterrupted as interrupted:
             shown.note(
                 "Interrupted; no evaluation is lost. Continue with "

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import __version__
+from ..._live import is_live
 from ...errors import EvaluationError
-from ...models.artifact import save_artifact
+from ...models.artifact.saving import Pruning, save_artifact
 from ...models.costs.registry import measure_costs
 from ...models.criteria import written_criterion
 from ...models.progress import Progress
@@ -24,6 +25,8 @@ from .stopping import stopped_at
 
 __all__ = ["BestMaker", "count_asked"]
 
+# What is read back is compared on some images of its own, beside those that all artifacts have.
+_COMPARED_IMAGES = 8
 # What of a `Best` its artifact says of itself.
 _MEASURED = {
     "costs",
@@ -110,20 +113,31 @@ class BestMaker:
         return best
 
     def _save(self, delivery: Delivery, finished: Finished, best: Best) -> None:
-        task, groups = self.prepared.task, self.prepared.evaluator.groups.structure.groups
-        assert best.artifact is not None
-        save_artifact(
+        task, evaluator = self.prepared.task, self.prepared.evaluator
+        assert best.artifact is not None and best.candidate is not None
+        reductions = evaluator.builder.statistics.reductions
+        groups = evaluator.groups.structure.groups
+        # Live tasks bring images of their own, and the spec's data is nobody's.
+        data = None if is_live(self.spec.task.model) else self.spec.task.data
+        removed = save_artifact(
             self.folder.path / best.artifact,
             finished.network,
-            model=self.spec.task.model,
-            num_classes=task.num_classes,
-            input_shape=task.input_shape,
-            kept={g.name: list(units) for g, units in zip(groups, finished.kept, strict=True)},
-            scope=self.spec.task.groups,
+            Pruning(
+                model=self.spec.task.model,
+                num_classes=task.num_classes,
+                input_shape=task.input_shape,
+                scope=self.spec.task.groups,
+                space=reductions.space,
+                candidate=best.candidate,
+                kept={g.name: units for g, units in zip(groups, finished.kept, strict=True)},
+                layers=reductions.kept_channels(task.network, best.candidate),
+            ),
+            images=task.validation.images[:_COMPARED_IMAGES],
             provenance={
                 "prunetune": __version__,
                 "run": self.folder.name,
                 "task": task.digest,
+                "data": None if data is None else data.model_dump(mode="json"),
                 "budgets": dict(delivery.limits),
                 "criterion": written_criterion(self.spec.criterion),
                 "trial": delivery.trial.model_dump(mode="json"),
@@ -131,6 +145,11 @@ class BestMaker:
             },
             measured=best.model_dump(mode="json", include=_MEASURED),
         )
+        if removed:
+            self.progress.note(
+                f"{delivery.name}: {' and '.join(removed)} had the weights before and "
+                f"{'was' if len(removed) == 1 else 'were'} removed; export the network again."
+            )
 
     def _common(self, delivery: Delivery, history: Sequence[Asked]) -> dict[str, Any]:
         trial, several = delivery.trial, delivery.is_one_of_several

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import pickle
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,46 +13,39 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from prunetune.errors import PruneTuneError
+from prunetune._registry import resolve
+from prunetune.errors import NetworkError, PruneTuneError
 from prunetune.models import (
     build_network,
     load_artifact,
-    save_artifact,
     slim,
     trace_channel_groups,
     verify_artifact,
 )
+from prunetune.models.artifact.exporting import export_artifact
+from prunetune.models.artifact.saving import Pruning, save_artifact
+from prunetune.models.data import DataSpec, load_data
+from prunetune.models.layers import adapter_of
+from prunetune.models.training import accuracy
 from torch import nn
 
-from .networks import random_kept, randomise, widths_of
+from .artifacts import SHAPE, awkward_file, change, pruning_of, sign_weights, users_file, write
+from .networks import half_kept, random_kept, randomise
 
-_SHAPE = (1, 8, 8)
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that nobody changes."""
+    folder = tmp_path_factory.mktemp("template") / "a"
+    write(folder)
+    return folder
 
 
-def _write(
-    folder: Path,
-    model: str = "digits-net",
-    scope: Any = "all",
-    shape: tuple[int, int, int] = _SHAPE,
-    seed: int = 0,
-    budgets: dict[str, float] | None = None,
-) -> nn.Module:
-    network = randomise(build_network(model, 10, shape), seed)
-    groups = trace_channel_groups(network, torch.rand(1, *shape), scope)
-    kept = random_kept(groups, seed)
-    slimmed = slim(network, groups, kept)
-    save_artifact(
-        folder,
-        slimmed,
-        model=model,
-        num_classes=10,
-        input_shape=shape,
-        scope=scope,
-        kept={g.name: units.tolist() for g, units in zip(groups, kept, strict=True)},
-        provenance={"budgets": budgets or {}},
-        measured={"test_accuracy": 0.9},
-    )
-    return slimmed
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.mark.parametrize("scope", ["inner", "all"])
@@ -66,7 +60,7 @@ def test_reloaded_network_gives_the_same_outputs_without_pickle(
     shape: tuple[int, int, int],
     scope: str,
 ) -> None:
-    saved = _write(tmp_path / "a", model, scope, shape)
+    saved = write(tmp_path / "a", model, scope, shape)
 
     def forbidden(*args: object, **kwargs: object) -> None:
         raise AssertionError("pickle was used")
@@ -89,30 +83,176 @@ def test_reloaded_network_gives_the_same_outputs_without_pickle(
 def test_a_network_reloads_where_gradients_are_off(
     tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    saved = _write(tmp_path)
-    images = torch.randn(5, *_SHAPE)
+    saved = write(tmp_path)
+    images = torch.randn(5, *SHAPE)
     with mode():
         artifact = load_artifact(tmp_path)
         assert torch.equal(artifact.network(images), saved(images))
     assert all(each.requires_grad for each in artifact.network.parameters())
 
 
+def test_reading_leaves_random_numbers_alone(tmp_path: Path) -> None:
+    write(tmp_path, f"{users_file(tmp_path)}:small")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_artifact(tmp_path, trust=True)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def _halved(file: Path, name: str) -> tuple[nn.Module, Pruning]:
+    """Every group of one of the awkward networks at half width."""
+    network = randomise(build_network(f"{file}:{name}", 10, SHAPE))
+    nn.init.normal_(network.get_submodule("8" if name == "zero_at_first" else "head").weight)
+    groups = trace_channel_groups(network, torch.rand(1, *SHAPE), "all")
+    kept = half_kept(groups)
+    return slim(network, groups, kept), pruning_of(f"{file}:{name}", network, groups, kept)
+
+
+@pytest.mark.parametrize("name", ["zero_at_first", "LateBranch"])
+def test_what_was_kept_is_read_and_not_traced(tmp_path: Path, name: str) -> None:
+    saved, pruning = _halved(awkward_file(tmp_path), name)
+    save_artifact(tmp_path / "a", saved, pruning, provenance={}, measured={})
+    images = torch.randn(4, *SHAPE)
+    loaded = load_artifact(tmp_path / "a", trust=True).network
+    with torch.no_grad():
+        assert torch.equal(loaded(images), saved(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mnasnet0_5"])
+def test_networks_of_torchvision_are_read_whatever_their_first_weights(
+    tmp_path: Path, name: str
+) -> None:
+    saved = write(tmp_path, f"torchvision:{name}", "all", (3, 64, 64))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_artifact(tmp_path).network(images), saved(images))
+    verify_artifact(tmp_path)
+
+
+def test_a_network_of_timm_is_read_by_its_name(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    saved = write(tmp_path, "timm:resnet10t", "all", (3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(load_artifact(tmp_path).network(images), saved(images))
+    change(tmp_path, lambda d: d["network"].update(model="timm:hf-hub:someone/resnet10t"))
+    with pytest.raises(PruneTuneError, match="Unknown timm model"):
+        load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Elsewhere", "parameters and buffers|other outputs"),
+        ("LateBranch", "other outputs each time"),
+        ("Counting", "parameters and buffers|other outputs"),
+    ],
+)
+def test_what_cannot_be_read_back_is_an_error_and_replaces_nothing(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    file, folder = awkward_file(tmp_path), tmp_path / "a"
+    earlier, pruning = _halved(file, "LateBranch")
+    save_artifact(folder, earlier, pruning, provenance={}, measured={})
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    saved, pruning = _halved(file, name)
+    if name == "Counting":
+        resolve(f"{file}:Counting", "model").forward.__globals__["calls"] = 3
+    elif name == "LateBranch":
+        saved.register_forward_hook(lambda module, inputs, outputs: outputs + torch.rand(1))
+    with pytest.raises(NetworkError, match=said) as caught:
+        save_artifact(folder, saved, pruning, provenance={}, measured={})
+    assert "\n" not in str(caught.value)
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+def test_a_network_that_diverged_is_not_written(tmp_path: Path) -> None:
+    network = write(tmp_path / "a")
+    pruning = _pruning_of_digits()
+    with torch.no_grad():
+        network.get_parameter("linear.bias").fill_(torch.nan)
+    with pytest.raises(NetworkError, match="NaN or infinite"):
+        save_artifact(tmp_path / "b", network, pruning, provenance={}, measured={})
+    assert not (tmp_path / "b").exists()
+
+
+def test_real_images_are_compared_too(tmp_path: Path) -> None:
+    network = write(tmp_path)
+
+    class OnlyOnBright(nn.Module):
+        """Differs from what is written where images are bright."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Map images to logits."""
+            return network(x) + (x.mean() > 10)
+
+    found = OnlyOnBright()
+    found.state_dict = network.state_dict  # type: ignore[method-assign]
+    images = torch.full((1, *SHAPE), 20.0)
+    pruning = _pruning_of_digits()
+    save_artifact(tmp_path / "a", found, pruning, provenance={}, measured={})
+    with pytest.raises(NetworkError, match="gives other outputs than the network"):
+        save_artifact(tmp_path / "b", found, pruning, provenance={}, measured={}, images=images)
+
+
+def _pruning_of_digits(seed: int = 0) -> Pruning:
+    """Of what `write` writes by default."""
+    network = randomise(build_network("digits-net", 10, SHAPE), seed)
+    groups = trace_channel_groups(network, torch.rand(1, *SHAPE), "all")
+    return pruning_of("digits-net", network, groups, random_kept(groups, seed))
+
+
+def test_decisions_and_kept_channels_are_said(tmp_path: Path) -> None:
+    network = write(tmp_path)
+    said = load_artifact(tmp_path).description
+    dense = build_network("digits-net", 10, SHAPE)
+    assert {d["kind"] for d in said["decisions"].values()} == {"channels"}
+    for name, decision in said["decisions"].items():
+        assert len(said["kept"][name]) == said["widths"][name] == decision["value"]
+        assert dense.get_submodule(name).weight.shape[0] == decision["size"]
+    for name, layer in said["layers"].items():
+        weight = network.get_submodule(name)
+        for channels, kept in zip(_sides(weight), (layer["outputs"], layer["inputs"]), strict=True):
+            assert kept is None or len(kept) == channels
+
+
+def _sides(layer: nn.Module) -> tuple[int, int]:
+    adapter = adapter_of(layer)
+    assert adapter is not None
+    outputs, inputs = adapter.channels(layer)
+    return outputs, inputs
+
+
 def test_verification_reports_what_was_counted(tmp_path: Path) -> None:
-    saved = _write(tmp_path, budgets={"flops": 1.0, "latency": 0.1})
+    saved = write(tmp_path, budgets={"flops": 1.0, "latency": 0.1}, validation=0.9)
     found = verify_artifact(tmp_path)
-    dense = build_network("digits-net", 10, _SHAPE)
+    dense = build_network("digits-net", 10, SHAPE)
     params = sum(each.numel() for each in saved.parameters())
     assert found["params"] == params
     assert found["params_fraction"] == params / sum(each.numel() for each in dense.parameters())
     assert 0 < found["flops_fraction"] <= 1
-    assert found["measured"]["test_accuracy"] == 0.9
+    assert found["measured"]["validation"] == 0.9
+    assert found["test_accuracy"] is None
 
 
-def _change(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "pruning.json"
-    description = json.loads(path.read_text())
-    change(description)
-    path.write_text(json.dumps(description))
+def test_accuracy_is_measured_anew_and_compared(tmp_path: Path) -> None:
+    network = write(tmp_path)
+    data = load_data(DataSpec())
+    right = accuracy(network, data.labelled(data.test))
+    change(tmp_path, lambda d: d["measured"].update(test_after=right))
+    assert verify_artifact(tmp_path)["test_accuracy"] is None
+    assert verify_artifact(tmp_path, data="digits")["test_accuracy"] == right
+    change(tmp_path, lambda d: d["provenance"].update(data={"name": "digits"}))
+    assert verify_artifact(tmp_path)["test_accuracy"] == right
+    change(tmp_path, lambda d: d["measured"].update(test_after=right + 0.1))
+    with pytest.raises(PruneTuneError, match="claims a test accuracy of"):
+        verify_artifact(tmp_path)
 
 
 _CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -125,104 +265,191 @@ _CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another width": lambda d: d["widths"].update({"stem.0": 5 + d["widths"]["stem.0"]}),
     "no such group": lambda d: d["kept"].pop("stem.0"),
     "no widths": lambda d: d.pop("widths"),
+    "no decisions": lambda d: d["decisions"].pop("stem.0"),
+    "another channel": lambda d: d["layers"]["stem.0"].update(outputs=[0]),
+    "a channel that is not there": lambda d: d["layers"]["stem.0"].update(outputs=[999]),
+    "a channel of 10,000 bits": lambda d: d["layers"]["stem.0"].update(outputs=[2**10000]),
+    "no channels": lambda d: d["layers"]["stem.0"].update(outputs=[]),
+    "a layer that is not there": lambda d: d["layers"].update(
+        {"stem.9": {"outputs": [0], "inputs": None}}
+    ),
+    "a layer that cannot be narrower": lambda d: d["layers"].update(
+        {"": {"outputs": [0], "inputs": None}}
+    ),
+    "a layer that keeps all": lambda d: d["layers"].pop("stem.0"),
+    "other outputs": lambda d: d["outputs"][0].__setitem__(0, 9.0 + d["outputs"][0][0]),
+    "outputs of other classes": lambda d: d["outputs"][0].pop(),
+    "no outputs": lambda d: d.update(outputs=[]),
     "fewer FLOPs": lambda d: d["measured"].update(flops=d["measured"]["flops"] - 2),
     "more parameters": lambda d: d["measured"].update(params=d["measured"]["params"] + 1),
+    "FLOPs without end": lambda d: d["measured"].update(flops="1e999"),
     "nothing measured": lambda d: d.pop("measured"),
     "no provenance": lambda d: d.pop("provenance"),
     "a budget that is no number": lambda d: d["provenance"].update(budgets={"flops": "half"}),
     "a budget that is not met": lambda d: d["provenance"].update(budgets={"params": 0.001}),
     "another network": lambda d: d["network"].update(model="resnet20"),
     "an unknown network": lambda d: d["network"].update(model="digitsnet"),
+    "a network without end": lambda d: d["network"].update(model="a" * 10**6),
     "no network": lambda d: d.pop("network"),
     "another input": lambda d: d["network"].update(input_shape=[3, 8, 8]),
+    "another number of classes": lambda d: d["network"].update(num_classes=11),
+    "more classes than there can be": lambda d: d["network"].update(num_classes=10**9),
+    "larger images than there can be": lambda d: d["network"].update(input_shape=[1, 10**6, 10**6]),
+    "a number that is a truth": lambda d: d["network"].update(num_classes=True),
     "another format": lambda d: d.update(format=99),
+    "a format that is none": lambda d: d.update(format=[]),
+    "something more": lambda d: d.update(code="print()"),
+    "half a character": lambda d: None,
+    "values that are nested deeply": lambda d: d["provenance"].update(run=_nested(100)),
 }
 
 
-@pytest.mark.parametrize("change", sorted(_CHANGES))
-def test_a_changed_description_is_noticed_in_one_sentence(tmp_path: Path, change: str) -> None:
-    _write(tmp_path)
-    verify_artifact(tmp_path)
-    _change(tmp_path, _CHANGES[change])
+def _nested(depth: int) -> list[Any]:
+    return [_nested(depth - 1)] if depth else []
+
+
+@pytest.mark.parametrize("name", sorted(_CHANGES))
+def test_a_changed_description_is_noticed_in_one_sentence(folder: Path, name: str) -> None:
+    verify_artifact(folder)
+    if name == "half a character":
+        path = folder / "pruning.json"
+        path.write_text(
+            path.read_text().replace('"provenance": {', '"provenance": {"a": "\\ud800",')
+        )
+    else:
+        change(folder, _CHANGES[name])
     with pytest.raises(PruneTuneError) as caught:
-        verify_artifact(tmp_path)
+        verify_artifact(folder)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 3000
+
+
+@pytest.mark.parametrize("part", ["measured", "provenance", "network", "outputs"])
+def test_the_digest_covers_everything_that_is_said(folder: Path, part: str) -> None:
+
+    def edit(content: dict[str, Any]) -> None:
+        if part == "outputs":
+            content[part][0][0] += 1e-6
+        else:
+            content[part]["test_after"] = 0.99
+
+    change(folder, edit, sign=False)
+    with pytest.raises(PruneTuneError, match="changed after it was written"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b'{"format": NaN}', b"1" * 5000, b""],
+)
+def test_what_is_no_json_is_one_sentence(folder: Path, text: bytes) -> None:
+    (folder / "pruning.json").write_bytes(text)
+    with pytest.raises(PruneTuneError, match="not valid JSON") as caught:
+        load_artifact(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_changed_weights_are_noticed(tmp_path: Path) -> None:
-    _write(tmp_path)
-    path = tmp_path / "model.safetensors"
+def test_changed_weights_are_noticed(folder: Path) -> None:
+    path = folder / "model.safetensors"
     weights = safetensors.torch.load_file(path)
     weights["linear.bias"][0] += 1e-3
     safetensors.torch.save_file(weights, path)
-    with pytest.raises(PruneTuneError, match="weights"):
-        verify_artifact(tmp_path)
+    for read in (load_artifact, verify_artifact):
+        with pytest.raises(PruneTuneError, match="weights"):
+            read(folder)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(PruneTuneError, match="safetensors"):
-        load_artifact(tmp_path)
+        load_artifact(folder)
     path.unlink()
     with pytest.raises(PruneTuneError, match="does not exist"):
-        verify_artifact(tmp_path)
+        verify_artifact(folder)
+
+
+_WEIGHTS: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
+    "half precision": lambda w: {name: each.half() for name, each in w.items()},
+    "double precision": lambda w: {**w, "linear.bias": w["linear.bias"].double()},
+    "whole numbers": lambda w: {**w, "linear.bias": w["linear.bias"].long()},
+    "NaN": lambda w: {**w, "linear.bias": w["linear.bias"] * torch.nan},
+    "negative variances": lambda w: {**w, "stem.1.running_var": -w["stem.1.running_var"]},
+    "other values": lambda w: {**w, "linear.bias": w["linear.bias"] + 3},
+    "another shape": lambda w: {**w, "linear.bias": w["linear.bias"][:5].clone()},
+    "one more": lambda w: {**w, "more": torch.zeros(3)},
+    "one less": lambda w: {name: each for name, each in w.items() if name != "linear.bias"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(_WEIGHTS))
+def test_weights_of_another_kind_are_refused_though_digests_fit(folder: Path, name: str) -> None:
+    path = folder / "model.safetensors"
+    safetensors.torch.save_file(_WEIGHTS[name](safetensors.torch.load_file(path)), path)
+    sign_weights(folder)
+    with pytest.raises(PruneTuneError) as caught:
+        load_artifact(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_artifact_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(PruneTuneError, match="is not an artifact: it has no"):
             load_artifact(folder)
-    (tmp_path / "pruning.json").write_text("{")
-    with pytest.raises(PruneTuneError, match="not valid JSON") as caught:
-        load_artifact(tmp_path)
-    assert "\n" not in str(caught.value)
     (tmp_path / "pruning.json").write_text("[]")
     with pytest.raises(PruneTuneError, match="format"):
         load_artifact(tmp_path)
 
 
-def test_users_own_network_reloads(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from torch import nn\n"
-        "def small(num_classes, input_shape):\n"
-        "    return nn.Sequential(\n"
-        "        nn.Conv2d(input_shape[0], 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),\n"
-        "        nn.Conv2d(6, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
-        "        nn.Linear(8, num_classes))\n"
-    )
-    saved = _write(tmp_path / "a", f"{file}:small")
-    images = torch.randn(3, *_SHAPE)
+def _as_first_format(content: dict[str, Any]) -> None:
+    """What the first version wrote."""
+    for key in ("decisions", "layers", "outputs", "sha256"):
+        content.pop(key)
+    content["format"] = 1
+
+
+def test_artifacts_of_format_1_are_read(tmp_path: Path) -> None:
+    saved = write(tmp_path)
+    change(tmp_path, _as_first_format, sign=False)
+    images = torch.randn(3, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(load_artifact(tmp_path / "a").network(images), saved(images))
-    verify_artifact(tmp_path / "a")
-    file.unlink()
-    with pytest.raises(PruneTuneError):
-        load_artifact(tmp_path / "a")
+        assert torch.equal(load_artifact(tmp_path).network(images), saved(images))
+    verify_artifact(tmp_path)
+    change(tmp_path, lambda d: d["kept"].pop("stem.0"), sign=False)
+    change(tmp_path, lambda d: d["widths"].pop("stem.0"), sign=False)
+    with pytest.raises(NetworkError, match="are not found again"):
+        load_artifact(tmp_path)
 
 
 def test_saving_again_replaces_and_leaves_the_network_as_it_is(tmp_path: Path) -> None:
-    _write(tmp_path, seed=1)
-    second = _write(tmp_path, seed=2)
-    assert load_artifact(tmp_path).widths == widths_of(
-        random_kept(load_artifact(tmp_path).groups, 2)
-    )
+    write(tmp_path, seed=1)
+    second = write(tmp_path, seed=2)
+    assert load_artifact(tmp_path).widths == _pruning_of_digits(2).candidate
     second.train()
-    before = {name: value.clone() for name, value in second.state_dict().items()}
-    save_artifact(
-        tmp_path / "b",
-        second,
-        model="digits-net",
-        num_classes=10,
-        input_shape=_SHAPE,
-        scope="all",
-        kept={},
-        provenance={},
-        measured={},
-    )
+    before = copy.deepcopy(second.state_dict())
+    save_artifact(tmp_path / "b", second, _pruning_of_digits(2), provenance={}, measured={})
     assert second.training
     assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
+
+
+def test_exports_of_other_weights_are_removed(tmp_path: Path) -> None:
+    write(tmp_path, seed=1)
+    mine = export_artifact(tmp_path, "torch-export", tmp_path / "named.pt2")
+    others = [tmp_path / "model.onnx", tmp_path / "theirs.pt2", tmp_path / "notes.txt"]
+    for path in others:
+        path.write_text("something")
+    network = load_artifact(tmp_path).network
+    pruning = _pruning_of_digits(1)
+    assert save_artifact(tmp_path, network, pruning, provenance={}, measured={}) == ("model.onnx",)
+    assert mine.is_file()
+    with torch.no_grad():
+        network.get_parameter("linear.bias").add_(1.0)
+    assert save_artifact(tmp_path, network, pruning, provenance={}, measured={}) == ("named.pt2",)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "model.safetensors",
+        "notes.txt",
+        "pruning.json",
+        "theirs.pt2",
+    ]
 
 
 def test_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PruneTuneError, match="cannot be written") as caught:
-        _write(tmp_path / "file" / "a")
+        write(tmp_path / "file" / "a")
     assert "\n" not in str(caught.value)

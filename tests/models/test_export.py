@@ -10,30 +10,28 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from prunetune.errors import PruneTuneError
-from prunetune.models import PruningTask, load_artifact, save_artifact, trace_channel_groups
-from prunetune.models.export import export_artifact
+from prunetune.models import PruningTask, build_network, load_artifact, trace_channel_groups
+from prunetune.models.artifact.exporting import ExportFormat, export_artifact
+from prunetune.models.artifact.saving import save_artifact
 from prunetune.models.reductions.channels import slim
+from torch import nn
+
+from .artifacts import pruning_of
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory, digits_task: PruningTask) -> Path:
     """Every other unit of the digits network."""
     folder = tmp_path_factory.mktemp("artifact") / "half"
-    groups = trace_channel_groups(digits_task.network, digits_task.example_input, digits_task.scope)
-    kept = {group.name: list(range(0, group.size, 2)) for group in groups}
-    network = slim(digits_task.network, groups, [np.array(units) for units in kept.values()])
-    save_artifact(
-        folder,
-        network,
-        model="digits-net",
-        num_classes=digits_task.num_classes,
-        input_shape=digits_task.input_shape,
-        scope=digits_task.scope,
-        kept=kept,
-        provenance={},
-        measured={},
-    )
+    _write(folder, digits_task.network, "digits-net", digits_task.input_shape)
     return folder
+
+
+def _write(folder: Path, dense: nn.Module, model: str, shape: tuple[int, int, int]) -> None:
+    groups = trace_channel_groups(dense, torch.zeros(1, *shape), "inner")
+    kept = [np.arange(0, group.size, 2) for group in groups]
+    pruning = pruning_of(model, dense, groups, kept, "inner")
+    save_artifact(folder, slim(dense, groups, kept), pruning, provenance={}, measured={})
 
 
 def test_a_program_gives_the_same_outputs_for_any_number_of_images(
@@ -82,3 +80,72 @@ def test_mistakes_are_one_sentence_and_write_nothing(
     with pytest.raises(PruneTuneError, match="pip install onnx onnxscript"):
         export_artifact(artifact, "onnx", tmp_path / "network.onnx")
     assert [each.name for each in tmp_path.iterdir()] == ["taken.pt2"]
+
+
+_AWKWARD = """
+import torch
+from torch import nn
+
+
+class Plain(nn.Module):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+        self.a = nn.Conv2d(input_shape[0], 8, 3)
+        self.b = nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu().mean((2, 3)))
+
+
+class AnyNumber(Plain):
+    def forward(self, *xs):
+        return super().forward(*xs)
+
+
+class Guarded(Plain):
+    def forward(self, x):
+        if torch.isnan(x).any():
+            raise ValueError("NaN")
+        return super().forward(x)
+
+
+class Looping(Plain):
+    def forward(self, x):
+        return torch.cat([super(Looping, self).forward(x[i : i + 1]) for i in range(len(x))])
+"""
+
+
+@pytest.mark.parametrize("name", ["AnyNumber", "Guarded", "Looping"])
+@pytest.mark.parametrize("form", ["torch-export", "onnx"])
+def test_a_network_is_exported_and_checked_or_the_reason_is_one_sentence(
+    tmp_path: Path, name: str, form: ExportFormat
+) -> None:
+    file = tmp_path / "awkward.py"
+    file.write_text(_AWKWARD)
+    model = f"{file}:{name}"
+    _write(tmp_path, build_network(model, 10, (1, 8, 8)), model, (1, 8, 8))
+    try:
+        path = export_artifact(tmp_path, form, trust=True)
+    except PruneTuneError as error:
+        assert "cannot be exported" in str(error) and "\n" not in str(error)
+        assert len(str(error)) < 800
+        assert not [*tmp_path.glob("*.pt2"), *tmp_path.glob("*.onnx")]
+    else:
+        assert path.is_file()
+
+
+def test_a_network_on_one_device_is_exported_without_its_wrapper(tmp_path: Path) -> None:
+    file = tmp_path / "parallel.py"
+    file.write_text(
+        "from torch import nn\n"
+        "from prunetune.models import build_network\n"
+        "def parallel(num_classes, input_shape):\n"
+        "    return nn.DataParallel(build_network('digits-net', num_classes, input_shape))\n"
+    )
+    model = f"{file}:parallel"
+    _write(tmp_path, build_network(model, 10, (1, 8, 8)), model, (1, 8, 8))
+    path = export_artifact(tmp_path, "torch-export", trust=True)
+    images = torch.rand(3, 1, 8, 8)
+    expected = load_artifact(tmp_path, trust=True).network(images)
+    torch.testing.assert_close(torch.export.load(path).module()(images), expected)
