@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
-from collections.abc import Callable
+import logging
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -71,8 +74,9 @@ def export_artifact(
         raise PruneTuneError(f"{path} is there already; remove it or give another --output.")
     artifact = load_artifact(folder, network, model=model, trust=trust)
     try:
-        content, run = (_onnx if form == "onnx" else _torch_export)(artifact)
-        error = _largest_error(artifact, run)
+        with _silence():
+            content, run = (_onnx if form == "onnx" else _torch_export)(artifact)
+            error = _largest_error(artifact, run)
     except Exception as error_of_exporter:
         raise _cannot_export(form, error_of_exporter) from error_of_exporter
     if not error <= _TOLERANCE:
@@ -88,6 +92,18 @@ def export_artifact(
         partial.unlink(missing_ok=True)
         raise PruneTuneError(f"{path} cannot be written: {broken.strerror or broken}.") from broken
     return path
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep from the terminal what exporters log and print, such as whole graphs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _torch_export(artifact: Artifact) -> tuple[bytes, _Run]:
@@ -145,9 +161,11 @@ def _largest_error(artifact: Artifact, run: _Run) -> float:
 
 
 def _cannot_export(form: str, error: Exception) -> NetworkError:
-    reason = " ".join(str(error).split("\n\n")[0].split())[:_LONGEST_REASON]
+    # Exporters explain themselves over pages, and their first sentence says what went wrong.
+    first = re.split(r"(?<=[.!?])\s|\s+For more information", str(error).strip())[0]
+    reason = " ".join(first.split())[:_LONGEST_REASON].rstrip(".!")
     return NetworkError(
-        f"The network cannot be exported as {form} ({type(error).__name__}: {reason.rstrip('.')}); "
+        f"The network cannot be exported as {form} ({type(error).__name__}: {reason}); "
         "its forward pass must take one tensor of images, and neither branch nor loop by their "
         "number or values."
     )

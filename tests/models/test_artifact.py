@@ -119,8 +119,9 @@ def test_what_was_kept_is_read_and_not_traced(tmp_path: Path, name: str) -> None
         assert torch.equal(loaded(images), saved(images))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mnasnet0_5"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("efficientnet_b0", marks=pytest.mark.slow), "mnasnet0_5"]
+)
 def test_networks_of_torchvision_are_read_whatever_their_first_weights(
     tmp_path: Path, name: str
 ) -> None:
