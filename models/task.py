@@ -39,9 +39,9 @@ class TaskSpec(BaseModel):
         model: A zoo name, ``torchvision:NAME``, ``timm:NAME``, ``path/to/file.py:NAME``, or
             ``live:NAME@DIGEST`` for a network and data that a Python session handed over
             (``prunetune.Task``).
-        weights: The trained weights: safetensors, or what ``torch.save`` made of a state dictionary,
-            whatever the ending. When left out the dense network is trained first, as ``training``
-            says, and cached.
+        weights: The trained weights: safetensors, or what ``torch.save`` made of a state
+            dictionary, whatever the ending. When left out the dense network is trained first, as
+            ``training`` says, and cached.
         data: The data set, or its shorthand.
         calibration: Images whose labels are not used, for statistics; at most a quarter of the
             training images.
