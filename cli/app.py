@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from .commands import (
     AsJson,
+    MethodName,
     Output,
     Overrides,
     Resume,
@@ -20,6 +21,7 @@ from .commands import (
     interrupted,
     plainly,
     run_spec,
+    with_method_named,
 )
 from .jobs import jobs
 
@@ -68,6 +70,7 @@ def quickstart(overrides: Overrides = None, output: Output = None, as_json: AsJs
 @plainly
 def search(
     spec: SpecPath,
+    method: MethodName = None,
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = False,
@@ -81,13 +84,20 @@ def search(
     """
     from ..search.spec.reading import load_spec
 
-    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=False, resume=resume)
+    run_spec(
+        load_spec(spec, with_method_named(method, overrides)),
+        output,
+        as_json,
+        comparison=False,
+        resume=resume,
+    )
 
 
 @app.command()
 @plainly
 def compare(
     spec: SpecPath,
+    method: MethodName = None,
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = False,
@@ -101,7 +111,13 @@ def compare(
     """
     from ..search.spec.reading import load_spec
 
-    run_spec(load_spec(spec, overrides or ()), output, as_json, comparison=True, resume=resume)
+    run_spec(
+        load_spec(spec, with_method_named(method, overrides)),
+        output,
+        as_json,
+        comparison=True,
+        resume=resume,
+    )
 
 
 @app.command()
@@ -263,26 +279,32 @@ def list_names(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="models, data, costs, measures, rewards, criteria or agents.",
+            help="models, data, costs, measures, rewards, criteria, agents or methods.",
         ),
     ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Of methods: their part of a spec, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the names that a spec may use.
 
-    Example: prunetune list rewards
+    Example: prunetune list methods --verbose
     """
     from .._registry import pick
+    from ..search.spec.methods import describe_methods
     from ..search.spec.names import REGISTRIES, registry
 
-    pick("kind of name", what, REGISTRIES)
-    names = registry(what).describe()
+    pick("kind of name", what, {**REGISTRIES, "methods": ""})
+    names = describe_methods(verbose) if what == "methods" else registry(what).describe()
     if as_json:
         typer.echo(json.dumps(names, indent=2))
         return
     width = max(map(len, names))
     for name, meaning in names.items():
-        typer.echo(f"{name:{width}}  {meaning}".rstrip())
+        lines = meaning.splitlines() or [""]
+        for label, line in zip([name, *[""] * len(lines)], lines, strict=False):
+            typer.echo(f"{label:{width}}  {line}".rstrip())
 
 
 # Commands for clusters are listed beside the others.

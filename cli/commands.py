@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "MethodName",
     "Output",
     "Overrides",
     "Resume",
@@ -28,6 +29,7 @@ __all__ = [
     "interrupted",
     "plainly",
     "run_spec",
+    "with_method_named",
 ]
 
 _USER_MISTAKE = 2
@@ -47,6 +49,10 @@ Output = Annotated[
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in the output folder if there is one.")
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="A published method; see `list methods`."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
@@ -92,6 +98,11 @@ def interrupted(run: Path | str | None) -> NoReturn:
     )
     typer.echo(f"Interrupted: {kept}", err=True)
     raise typer.Exit(_INTERRUPTED)
+
+
+def with_method_named(method: str | None, overrides: list[str] | None) -> list[str]:
+    """What is to be overridden in a spec, the method that it takes among it."""
+    return [*([] if method is None else [f"method={method}"]), *(overrides or ())]
 
 
 def run_spec(

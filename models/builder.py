@@ -25,7 +25,7 @@ __all__ = ["CandidateBuilder", "FinalRepair", "Finish", "Repair"]
 Repair = Literal["none", "quick", "light", "full"]
 """What is fast enough for every candidate of a search, or nearly."""
 
-FinalRepair = Literal["full", "block"]
+FinalRepair = Literal["none", "full", "block"]
 """What the best candidates of a search get."""
 
 Finish = Callable[[nn.Module, Candidate], None]

@@ -42,9 +42,10 @@ def prune(
     task: Task,
     budgets: Mapping[Any, Any],
     *,
-    reward: Any = "accuracy",
-    agent: Any = "ppo-lagrangian",
-    evaluations: int = 1000,
+    method: str | None = None,
+    reward: Any = None,
+    agent: Any = None,
+    evaluations: int | None = None,
     finetune: int | Mapping[str, Any] | None = None,
     seed: int = 0,
     output: Path | str | None = None,
@@ -62,10 +63,13 @@ def prune(
         task: What is pruned.
         budgets: Limits by name of cost, such as ``{"flops": 0.5}`` or ``{"params": "60M"}``. A cost
             may be a function ``(network, example_input) -> number`` of the user's own.
-        reward: What the agent maximises: a name, ``{"name": ..., "parameters": {...}}``, or a class
-            or object of the user's own, which workers are sent by value.
-        agent: What proposes candidates; the same, but no object: a class.
-        evaluations: Candidates that the agent may ask for.
+        method: A published method, such as ``"pfp"`` or ``"amc"``, whose part of a spec stands
+            under what else is given here; ``prunetune list methods --verbose`` says what each means.
+        reward: What the agent maximises, ``accuracy`` by default: a name,
+            ``{"name": ..., "parameters": {...}}``, or a class or object of the user's own, which workers are sent by value.
+        agent: What proposes candidates, ``ppo-lagrangian`` by default; the same, but no object: a
+            class.
+        evaluations: Candidates that the agent may ask for; 1,000 by default.
         finetune: Epochs of fine-tuning the best candidates, or the keys of ``finetune`` in a spec.
         seed: Seeds the splits, the training and the agent.
         output: The run folder; ``runs/NAME-NUMBER`` when left out. It can be resumed.
@@ -83,8 +87,10 @@ def prune(
         KeyboardInterrupt: If it was stopped; `resume` continues it.
     """
     values = _values(task, finetune, cluster, keys)
-    values |= {"budgets": budget_values(budgets), "reward": named(reward), "agent": named(agent)}
-    values |= {"evaluations": evaluations, "seed": seed, "output": _path(output)}
+    values |= {"budgets": budget_values(budgets), "seed": seed, "output": _path(output)}
+    given = {"method": method, "evaluations": evaluations}
+    given |= {"reward": named(reward), "agent": named(agent)}
+    values |= {key: value for key, value in given.items() if value is not None}
     return _run(_spec(values, "prunetune.prune"), run_search, progress)
 
 

@@ -50,6 +50,7 @@ class FinetuneSpec(TrainingSpec):
             ``block``: full repair, then every block learns, without labels, to give what the dense
             network's gives on the calibration images. ``block`` takes minutes instead of seconds
             and comes nearer to the dense network; 2,048 calibration images or more are advisable.
+            ``none`` only recalibrates BatchNorm, as published methods do that have no repair.
         epochs: Passes over the training images; 0 leaves the repaired network as it is.
         images: How many training images, drawn by the seed; all of them when left out.
         learning_rate: The highest one of the schedule.
@@ -134,12 +135,14 @@ class SearchSpec(BaseModel):
 
     Attributes:
         name: For the run folder and the report; the spec file's name when left out.
+        method: A published method, whose part of a spec stands under this one: what the spec says
+            itself counts. ``prunetune list methods`` names them.
         task: Network and data.
         budgets: What the pruned network may cost.
         criterion: Ranks the channels inside a group.
         repair: How every candidate is repaired inside the search: ``none``, ``quick``, ``light`` or
             ``full``.
-            The best candidates are always fully repaired, or better (``finetune.repair``).
+            How the best candidates are repaired is ``finetune.repair``.
         precision: Number format of an evaluation; ``auto`` takes the fastest of the machine.
         recalibration: Images that every candidate is recalibrated or aligned on.
         images: Validation images that every candidate is evaluated on, drawn by the seed, with
@@ -163,6 +166,7 @@ class SearchSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="search", min_length=1)
+    method: str | None = None
     task: TaskSpec
     budgets: BudgetSpec
     criterion: CriterionSpec = DEFAULT_CRITERION

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..._registry import nearest
 from ...errors import SpecError
+from .methods import with_method
 from .model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
 from .names import check_names
 from .paths import anchor_paths
@@ -94,7 +95,7 @@ def read_spec(
         PruneTuneError: If a name or a parameter is wrong.
     """
     try:
-        spec = SearchSpec.model_validate(values)
+        spec = SearchSpec.model_validate(with_method(values))
     except ValidationError as error:
         raise SpecError(f"In {source}, {_sentence(error)}") from None
     # A trial whose name cannot be a folder's is refused here.
