@@ -64,9 +64,10 @@ def prune(
         budgets: Limits by name of cost, such as ``{"flops": 0.5}`` or ``{"params": "60M"}``. A cost
             may be a function ``(network, example_input) -> number`` of the user's own.
         method: A published method, such as ``"pfp"`` or ``"amc"``, whose part of a spec stands
-            under what else is given here; ``prunetune list methods --verbose`` says what each means.
+            under what else is given here; ``prunetune list methods`` names them.
         reward: What the agent maximises, ``accuracy`` by default: a name,
-            ``{"name": ..., "parameters": {...}}``, or a class or object of the user's own, which workers are sent by value.
+            ``{"name": ..., "parameters": {...}}``, or a class or object of the user's own,
+            which workers are sent by value.
         agent: What proposes candidates, ``ppo-lagrangian`` by default; the same, but no object: a
             class.
         evaluations: Candidates that the agent may ask for; 1,000 by default.
