@@ -20,6 +20,7 @@ import re
 import sys
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -44,6 +45,8 @@ __all__ = [
 T = TypeVar("T")
 
 _USER_PREFIX = "_prunetune_user_"
+
+_ONLY_OURS: ContextVar[bool] = ContextVar("only_ours", default=False)
 
 
 class NamedSpec(BaseModel):
@@ -111,7 +114,7 @@ class Registry(Mapping[str, Any], Generic[T]):
 
     def __getitem__(self, name: str) -> Any:
         entry = self._entries[name]
-        return resolve(entry, self.kind) if isinstance(entry, str) else entry
+        return _attribute(entry, self.kind) if isinstance(entry, str) else entry
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -290,11 +293,29 @@ def resolve(reference: str, kind: str) -> Any:
         kind: What it is meant to be, for the message ("reward", "model", ...).
 
     Raises:
-        PluginError: If the file or module cannot be imported or has no such name, or the object
-            is one of another Python session.
+        PluginError: If the file or module cannot be imported or has no such name, the object is
+            one of another Python session, or only ours may be used (`only_ours`).
     """
-    if is_live(reference):
-        return _live(reference, kind)
+    if _ONLY_OURS.get():
+        raise PluginError(f"The {kind} {reference!r} is not one of ours, and is not run here.")
+    return _live(reference, kind) if is_live(reference) else _attribute(reference, kind)
+
+
+@contextlib.contextmanager
+def only_ours() -> Iterator[None]:
+    """Nothing that a spec names is imported inside but what is ours.
+
+    For reading what somebody else wrote: whatever way leads to their code, it is closed.
+    """
+    before = _ONLY_OURS.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_OURS.reset(before)
+
+
+def _attribute(reference: str, kind: str) -> Any:
+    """What a file or module defines, ours or the user's."""
     location, _, attribute = reference.rpartition(":")
     try:
         module = (

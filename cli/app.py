@@ -21,6 +21,7 @@ from .commands import (
     interrupted,
     plainly,
     run_spec,
+    say,
     with_method_named,
 )
 from .jobs import jobs
@@ -43,7 +44,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"prunetune {__version__}")
+        say(f"prunetune {__version__}")
         raise typer.Exit
 
 
@@ -239,12 +240,12 @@ def verify(
 
     facts = verify_artifact(artifact, model=model, trust=trust, data=data)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
         missing = name == "test_accuracy" and value is None
-        typer.echo(f"{name}: {'not measured; give --data' if missing else value}")
-    typer.echo("Verified. FLOPs = 2 x multiply-accumulates at batch 1.")
+        say(f"{name}: {'not measured; give --data' if missing else value}")
+    say("Verified. FLOPs = 2 x multiply-accumulates at batch 1.")
 
 
 @app.command()
@@ -269,7 +270,7 @@ def export(
     from ..models.artifact.exporting import export_artifact
 
     written = export_artifact(artifact, cast("Any", form), output, model=model, trust=trust)
-    typer.echo(f"{written}: takes normalised images [N, C, H, W], gives logits [N, classes].")
+    say(f"{written}: takes normalised images [N, C, H, W], gives logits [N, classes].")
 
 
 @app.command("list")
@@ -298,13 +299,13 @@ def list_names(
     pick("kind of name", what, {**REGISTRIES, "methods": ""})
     names = describe_methods(verbose) if what == "methods" else registry(what).describe()
     if as_json:
-        typer.echo(json.dumps(names, indent=2))
+        say(json.dumps(names, indent=2))
         return
     width = max(map(len, names))
     for name, meaning in names.items():
         lines = meaning.splitlines() or [""]
         for label, line in zip([name, *[""] * len(lines)], lines, strict=False):
-            typer.echo(f"{label:{width}}  {line}".rstrip())
+            say(f"{label:{width}}  {line}".rstrip())
 
 
 # Commands for clusters are listed beside the others.

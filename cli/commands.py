@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
+from .._text import visible
 from ..errors import PruneTuneError, SpecError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "interrupted",
     "plainly",
     "run_spec",
+    "say",
     "with_method_named",
 ]
 
@@ -57,6 +59,11 @@ MethodName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print a line, in which what others wrote is text and no command for the terminal."""
+    typer.echo(visible(text), err=err)
+
+
 def plainly(command: Callable[_P, None]) -> Callable[_P, None]:
     """Turn what the user did wrong, or Ctrl-C, into one sentence and an exit code."""
 
@@ -75,7 +82,7 @@ def plainly(command: Callable[_P, None]) -> Callable[_P, None]:
                 raise
             _fail(f"{error.filename}: {error.strerror}; check the path and its permissions.")
         except KeyboardInterrupt:
-            typer.echo("Interrupted.", err=True)
+            say("Interrupted.", err=True)
             raise typer.Exit(_INTERRUPTED) from None
 
     return wrapped
@@ -85,7 +92,7 @@ def _fail(message: str) -> NoReturn:
     sentence = " ".join(message.split())
     # What a user's own object raised rarely ends like a sentence.
     end = "" if sentence.endswith((".", "?", "!")) else "."
-    typer.echo(f"Error: {sentence}{end}", err=True)
+    say(f"Error: {sentence}{end}", err=True)
     raise typer.Exit(_USER_MISTAKE)
 
 
@@ -96,7 +103,7 @@ def interrupted(run: Path | str | None) -> NoReturn:
         if run is None
         else f"no evaluation is lost. Continue with `prunetune resume {run}`."
     )
-    typer.echo(f"Interrupted: {kept}", err=True)
+    say(f"Interrupted: {kept}", err=True)
     raise typer.Exit(_INTERRUPTED)
 
 
@@ -155,9 +162,7 @@ def conclude(run: Path, as_json: bool) -> None:
 
     page, results = write_report(run)
     if as_json:
-        typer.echo(
-            json.dumps({**results.summary.model_dump(mode="json"), "report": str(page)}, indent=2)
-        )
+        say(json.dumps({**results.summary.model_dump(mode="json"), "report": str(page)}, indent=2))
     else:
         print_results(results)
-        typer.echo(f"Report: {page}")
+        say(f"Report: {page}")

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from .._text import visible
 from ..models.progress import PlainProgress, Progress
 
 __all__ = ["LiveProgress", "shown_progress"]
@@ -55,7 +56,7 @@ class LiveProgress(Progress):
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._step = self._bars.add_task(label, total=total)
+        self._step = self._bars.add_task(visible(label), total=total)
         self._live = Live(self._bars, console=self._console, refresh_per_second=4)
         self._live.start()
 
@@ -66,7 +67,7 @@ class LiveProgress(Progress):
 
     def note(self, message: str) -> None:
         """Say one thing above the bar."""
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(visible(message), markup=False, highlight=False)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show the table above the bar, as many of its rows as the terminal has room for."""
@@ -77,7 +78,7 @@ class LiveProgress(Progress):
         for column in columns:
             table.add_column(Text(column))
         for row in rows[:room]:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         if len(rows) > room:
             table.caption = f"and {len(rows) - room} more"
         self._live.update(Group(table, self._bars))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .commands import AsJson, Overrides, SpecPath, plainly, run_spec
+from .commands import AsJson, Overrides, SpecPath, plainly, run_spec, say
 
 if TYPE_CHECKING:
     from ..cluster.jobs import Job, Jobs
@@ -94,10 +94,10 @@ def submit(
     job, attached = cluster.submit(request)
     if as_json:
         facts = {**job.to_dict(), "address": cluster.address, "attached": attached}
-        typer.echo(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
     else:
-        typer.echo(f"{_submitted(job, attached)}; its run folder on the cluster is {folder}")
-        typer.echo(f"prunetune logs {job.name} --follow --address {cluster.address}")
+        say(f"{_submitted(job, attached)}; its run folder on the cluster is {folder}")
+        say(f"prunetune logs {job.name} --follow --address {cluster.address}")
     if follow:
         _follow(cluster, job)
 
@@ -159,13 +159,13 @@ def _folder_facts(folder: Path) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
         if key in ("started", "ended") and value is not None:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         if value not in (None, ""):
-            typer.echo(f"{key.replace('_', ' ')}: {value}")
+            say(f"{key.replace('_', ' ')}: {value}")
 
 
 @jobs.command()
@@ -201,9 +201,9 @@ def _follow(cluster: Jobs, job: Job) -> None:
     try:
         ended = cluster.follow(job, show)
     except KeyboardInterrupt:
-        typer.echo(f"{job.name} goes on; `prunetune stop {job.name}` would stop it.", err=True)
+        say(f"{job.name} goes on; `prunetune stop {job.name}` would stop it.", err=True)
         raise
-    typer.echo(f"{ended.name}: {ended.status}", err=True)
+    say(f"{ended.name}: {ended.status}", err=True)
     if ended.status != "SUCCEEDED":
         raise typer.Exit(1)
 
@@ -222,9 +222,9 @@ def stop(run_or_job: RunOrJob, address: Address = None, as_json: AsJson = False)
     cluster = Jobs(address)
     job = cluster.stop(cluster.find(run_or_job))
     if as_json:
-        typer.echo(json.dumps(job.to_dict(), indent=2))
+        say(json.dumps(job.to_dict(), indent=2))
     else:
-        typer.echo(f"{job.name}: {job.status}")
+        say(f"{job.name}: {job.status}")
 
 
 @jobs.command()

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TextIO
 
+from .._text import visible
+
 __all__ = ["SILENT", "PlainProgress", "Progress", "SilentProgress"]
 
 
@@ -108,4 +110,4 @@ class PlainProgress(Progress):
         self._print(f"{self._label}: done in {time.monotonic() - self._began:.1f} s")
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream or sys.stderr, flush=True)
+        print(visible(line), file=self._stream or sys.stderr, flush=True)

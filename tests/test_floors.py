@@ -15,6 +15,7 @@ _FLOORS = {
     "__init__": 0,
     "_live": 0,
     "_parameters": 0,
+    "_text": 0,
     "errors": 0,
     "_lazy": 1,
     "_registry": 1,

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from ..._text import visible
 from ...models.progress import SILENT, PlainProgress, Progress
 
 __all__ = ["TextBar", "chosen_progress"]
@@ -33,7 +34,7 @@ class TextBar(Progress):
     def start(self, total: int, label: str) -> None:
         """Begin a step of ``total`` units; a step under way ends."""
         self.finish()
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done = visible(label), total, 0
         self._began = time.monotonic()
         self._open = True
         self._draw()
@@ -46,7 +47,8 @@ class TextBar(Progress):
 
     def note(self, message: str) -> None:
         """Say one thing above the bar."""
-        self._write(f"\r{_BLANK}\r{message}\n" if self._open else f"{message}\n")
+        said = visible(message)
+        self._write(f"\r{_BLANK}\r{said}\n" if self._open else f"{said}\n")
         if self._open:
             self._draw()
 

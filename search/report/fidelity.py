@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
-from ...errors import EvaluationError, PruneTuneError
+from ..._registry import only_ours
+from ...errors import EvaluationError, PluginError, PruneTuneError
+from ...models.space import Candidate
 from ...rewards import Evaluation, Reward, RewardSpec, make_reward, score
 from ...rewards.single import SINGLE_REWARDS
+from ..spec.reading import read_spec
+from ..spec.trials import comparison_trials
 from .results import Results, budget_text, delivered_accuracy
 
 __all__ = ["Fidelity", "rank_correlation", "reward_fidelities"]
@@ -48,24 +52,21 @@ def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
     """Every reward of the run, then those of ours on one recorded measure.
 
     An evaluation does not depend on the reward, so the record tells what each reward says about
-    each candidate, whoever asked for it. Budgets are kept apart: between them accuracy differs
-    because of the cost. The candidates are those that searches chose as their best, which is not a
-    random sample: they are better, and more alike, than candidates in general.
+    each candidate, whoever asked for it. A reward of the user's own is not run for a report, which
+    may be about somebody else's folder: what its own searches recorded of it counts. Budgets are
+    kept apart: between them accuracy differs because of the cost. The candidates are those that
+    searches chose as their best, which is not a random sample: they are better, and more alike,
+    than candidates in general.
 
     Returns:
         In the order of budgets, then rewards. What is known of fewer than eight candidates is left
-        out, and so is a reward of the user's own that can no longer be loaded.
+        out.
     """
-    dense = Evaluation(
-        candidate=tuple(results.dense.groups.values()),
-        measures=results.dense.measures,
-        costs={"flops": 1.0, "params": 1.0},
-    )
-    rewards = list(_rewards(results))
+    judges = list(_judges(results))
     found = (
-        _fidelity(reward, name, compared, budget, accuracies, results.evaluations, dense)
+        _fidelity(judge, budget, accuracies)
         for budget, accuracies in _fine_tuned(results).items()
-        for name, compared, reward in rewards
+        for judge in judges
     )
     return tuple(each for each in found if each.candidates >= _FEWEST)
 
@@ -95,9 +96,9 @@ def rank_correlation(
     return correlation, math.tanh(math.atanh(inner) - reach), math.tanh(math.atanh(inner) + reach)
 
 
-def _fine_tuned(results: Results) -> dict[str, dict[tuple[int, ...], float]]:
+def _fine_tuned(results: Results) -> dict[str, dict[Candidate, float]]:
     """By budgets, test accuracy after fine-tuning of every different candidate."""
-    found: dict[str, dict[tuple[int, ...], float]] = {}
+    found: dict[str, dict[Candidate, float]] = {}
     for best in results.bests:
         accuracy = delivered_accuracy(best)
         if best.candidate is not None and best.feasible and math.isfinite(accuracy):
@@ -105,41 +106,84 @@ def _fine_tuned(results: Results) -> dict[str, dict[tuple[int, ...], float]]:
     return found
 
 
-def _rewards(results: Results) -> Iterator[tuple[str, bool, Reward]]:
+@dataclass(frozen=True)
+class _Judge:
+    """A reward and what it says.
+
+    Attributes:
+        reward: Its name and parameters.
+        compared: Whether a search of the run maximised it.
+        value: Of a candidate; ``None`` where the run does not tell.
+    """
+
+    reward: str
+    compared: bool
+    value: Callable[[Candidate], float | None]
+
+
+def _judges(results: Results) -> Iterator[_Judge]:
     compared = (results.spec.get("compare") or {}).get("rewards") or [results.spec.get("reward")]
     names = set()
     for value in compared:
-        if value is None:
-            continue
         try:
             spec = RewardSpec.model_validate(value)
-            reward = make_reward(spec)
-        except (PruneTuneError, ValueError):
-            continue
-        names.add(reward.name)
-        yield spec.title, True, reward
-    for name, reward_class in SINGLE_REWARDS.items():
-        if name not in names:
-            yield name, False, reward_class()
-
-
-def _fidelity(
-    reward: Reward,
-    name: str,
-    compared: bool,
-    budget: str,
-    accuracies: Mapping[tuple[int, ...], float],
-    evaluations: Mapping[tuple[int, ...], Evaluation],
-    dense: Evaluation,
-) -> Fidelity:
-    values, judged = [], []
-    for widths, accuracy in accuracies.items():
-        evaluation = evaluations.get(widths)
-        if evaluation is None:
+        except ValueError:
             continue
         try:
-            values.append(score(reward, evaluation, dense))
-        except EvaluationError:
+            with only_ours():
+                reward = make_reward(spec)
+        except PluginError:
+            yield _Judge(spec.title, True, _recorded(results, spec).get)
+        except PruneTuneError:
             continue
-        judged.append(accuracy)
-    return Fidelity(name, compared, budget, len(values), *rank_correlation(values, judged))
+        else:
+            names.add(reward.name)
+            yield _Judge(spec.title, True, _computed(results, reward))
+    for name, reward_class in SINGLE_REWARDS.items():
+        if name not in names:
+            yield _Judge(name, False, _computed(results, reward_class()))
+
+
+def _recorded(results: Results, reward: RewardSpec) -> dict[Candidate, float]:
+    """What the searches that maximised a reward recorded of it, by candidate."""
+    try:
+        trials = comparison_trials(read_spec(results.spec, check=False))
+    except PruneTuneError:
+        return {}
+    return {
+        asked.candidate: asked.reward
+        for trial in trials
+        if trial.reward == reward
+        for asked in results.histories.get(trial.name, ())
+        if math.isfinite(asked.reward)
+    }
+
+
+def _computed(results: Results, reward: Reward) -> Callable[[Candidate], float | None]:
+    """What a reward says of recorded evaluations."""
+    dense = Evaluation(
+        candidate=tuple(results.dense.groups.values()),
+        measures=results.dense.measures,
+        costs={"flops": 1.0, "params": 1.0},
+    )
+
+    def value(candidate: Candidate) -> float | None:
+        evaluation = results.evaluations.get(candidate)
+        try:
+            return None if evaluation is None else score(reward, evaluation, dense)
+        except EvaluationError:
+            return None
+
+    return value
+
+
+def _fidelity(judge: _Judge, budget: str, accuracies: Mapping[Candidate, float]) -> Fidelity:
+    judged = {candidate: judge.value(candidate) for candidate in accuracies}
+    known = {candidate: value for candidate, value in judged.items() if value is not None}
+    return Fidelity(
+        judge.reward,
+        judge.compared,
+        budget,
+        len(known),
+        *rank_correlation(list(known.values()), [accuracies[each] for each in known]),
+    )

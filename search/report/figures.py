@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -13,8 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..._registry import is_reference
+from ..._text import visible
 from ..run.summary import Best
 from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text, cost_name, delivered_accuracy, number
@@ -44,6 +47,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 _PALE = "#B0B0B0"
+_LONGEST_LABEL = 160
 _STYLE: Any = {
     "font.size": 10,
     "axes.grid": True,
@@ -54,15 +58,28 @@ _STYLE: Any = {
     "legend.fontsize": 9,
     "legend.frameon": False,
     "svg.hashsalt": "prunetune",
+    # Names are shown as they are: a dollar in one begins no formula.
+    "text.parse_math": False,
 }
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The file's content; the same for the same figure."""
+    for text in figure.findobj(Text):
+        text.set_text(_label(text.get_text()))
     sink = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(sink, format=kind, dpi=150, metadata=metadata)
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes, and no matter for a user.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(sink, format=kind, dpi=150, metadata=metadata)
     return sink.getvalue()
+
+
+def _label(text: str) -> str:
+    """Text for a picture, of which an endless one would leave nothing but itself."""
+    shown = visible(text)
+    return shown if len(shown) <= _LONGEST_LABEL else f"{shown[: _LONGEST_LABEL - 1]}…"
 
 
 def style() -> AbstractContextManager[None]:
@@ -306,7 +323,7 @@ def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         entries = {**dict(zip(labels, handles, strict=True)), **entries}
-    longest = max(map(len, entries), default=1)
+    longest = min(max(map(len, entries), default=1), _LONGEST_LABEL)
     columns = max(1, min(4, int(figure.get_figwidth() / (longest * _CHARACTER + _HANDLE))))
     # The legend gets room of its own: panels must not shrink to nothing above a long one.
     lines = -(-len(entries) // columns)

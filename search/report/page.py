@@ -9,6 +9,7 @@ from html import escape
 
 import yaml
 
+from ..._text import visible
 from ..run.summary import Best
 from .fidelity import reward_fidelities
 from .results import FLOPS_NOTE, Results, budget_text, cost_name
@@ -112,7 +113,7 @@ def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
         f'<h2 id="{key}-title">{title}</h2>{content}</section>\n'
         for key, title, content in sections
     )
-    name = escape(results.summary.name)
+    name = _text(results.summary.name)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -151,7 +152,7 @@ def _headline(results: Results) -> str:
     dense = results.dense
     counts = results.summary.evaluations
     parts = [
-        f"Status: {escape(results.summary.status)}.",
+        f"Status: {_text(results.summary.status)}.",
         f"Dense network: test accuracy {_percent(dense.test)}, {short_count(dense.flops)} FLOPs, "
         f"{short_count(dense.params)} parameters.",
     ]
@@ -168,8 +169,8 @@ def _verdicts(results: Results) -> str:
     if not found:
         return ""
     items = "".join(
-        f"<li><strong>{escape(budget_text(each.budget))}, {escape(each.agent)}:</strong> "
-        f"{escape(each.sentence)}</li>"
+        f"<li><strong>{_text(budget_text(each.budget))}, {_text(each.agent)}:</strong> "
+        f"{_text(each.sentence)}</li>"
         for each in found
     )
     return (
@@ -210,8 +211,8 @@ def _trials(results: Results) -> str:
     remarks = []
     for best in results.bests:
         if best.error:
-            remarks.append(f"<li>{escape(best.trial)} ended early: {escape(best.error)}</li>")
-        remarks.extend(f"<li>{escape(best.trial)}: {escape(note)}</li>" for note in best.notes)
+            remarks.append(f"<li>{_text(best.trial)} ended early: {_text(best.error)}</li>")
+        remarks.extend(f"<li>{_text(best.trial)}: {_text(note)}</li>" for note in best.notes)
         rows.append(
             (
                 best.trial
@@ -261,11 +262,11 @@ def _run(results: Results) -> str:
     sampled = f", on a sample of {images} validation images" if images else ""
     return (
         f"<p>It took {summary.wall_seconds:.0f} seconds, {summary.search_seconds:.0f} of them for "
-        f"searching. Candidates: repair {escape(summary.repair)}, criterion "
-        f"{escape(summary.criterion)}, {escape(summary.precision)}{escape(sampled)}.</p>"
-        f"<p>Folder: <code>{escape(str(results.path))}</code></p>"
-        f"<details><summary>The spec</summary><pre>{escape(spec)}</pre></details>"
-        f"<details><summary>The machine</summary><pre>{escape(machine)}</pre></details>"
+        f"searching. Candidates: repair {_text(summary.repair)}, criterion "
+        f"{_text(summary.criterion)}, {_text(summary.precision)}{_text(sampled)}.</p>"
+        f"<p>Folder: <code>{_text(str(results.path))}</code></p>"
+        f"<details><summary>The spec</summary><pre>{_text(spec)}</pre></details>"
+        f"<details><summary>The machine</summary><pre>{_text(machine)}</pre></details>"
     )
 
 
@@ -277,8 +278,8 @@ def _picture(pictures: Mapping[str, Picture], name: str, text: str) -> str:
     return (
         # A picture that shrank with a phone's screen could not be read; it is scrolled instead.
         '<figure><div class="wide" tabindex="0" role="region" '
-        f'aria-label="Picture: {escape(name.replace("_", " "))}">'
-        f'<img alt="{escape(picture.alternative)}" src="data:image/svg+xml;base64,{content}"></div>'
+        f'aria-label="Picture: {_text(name.replace("_", " "))}">'
+        f'<img alt="{_text(picture.alternative)}" src="data:image/svg+xml;base64,{content}"></div>'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
@@ -286,11 +287,11 @@ def _picture(pictures: Mapping[str, Picture], name: str, text: str) -> str:
 def _table(
     label: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str, texts: int
 ) -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    head = "".join(f'<th scope="col">{_text(heading)}</th>' for heading in headings)
     lines = []
     for row in rows:
-        cells = [f'<th scope="row">{escape(cell)}</th>' for cell in row[:texts]]
-        cells += [f"<td>{escape(cell)}</td>" for cell in row[texts:]]
+        cells = [f'<th scope="row">{_text(cell)}</th>' for cell in row[:texts]]
+        cells += [f"<td>{_text(cell)}</td>" for cell in row[texts:]]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return (
         # Keyboards can scroll a wide table only if it can be focused.
@@ -302,3 +303,8 @@ def _table(
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _text(text: str) -> str:
+    """Text that others may have written, for HTML."""
+    return escape(visible(text))

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from ..._text import plain_cell
+from ..run.folder import write_durably
 from ..run.summary import Best
 from .fidelity import Fidelity
 from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number
@@ -271,7 +273,21 @@ def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Pat
 
 
 def _write(table: pa.Table, folder: Path, name: str) -> tuple[Path, Path]:
+    """Both files, which take the place of what is there, even of a link to somewhere else."""
     csv, parquet = folder / f"{name}.csv", folder / f"{name}.parquet"
-    pa_csv.write_csv(table, csv)
-    pq.write_table(table, parquet)
+    for path, sink, write in (
+        (csv, pa.BufferOutputStream(), _write_csv),
+        (parquet, pa.BufferOutputStream(), pq.write_table),
+    ):
+        write(table, sink)
+        write_durably(path, sink.getvalue().to_pybytes())
     return csv, parquet
+
+
+def _write_csv(table: pa.Table, sink: pa.BufferOutputStream) -> None:
+    """Texts are written as texts: a spreadsheet would compute what looks like a formula."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = [plain_cell(text) for text in table.column(index).to_pylist()]
+            table = table.set_column(index, field, pa.array(texts, pa.string()))
+    pa_csv.write_csv(table, sink)

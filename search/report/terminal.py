@@ -6,6 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..._text import visible
 from .results import FLOPS_NOTE, Results, budget_text
 from .table import HEADINGS, comparison_rows, displayed, judgements, short_count
 
@@ -17,7 +18,7 @@ def terminal_results(results: Results) -> RenderableType:
     summary, dense = results.summary, results.dense
     test = "not known yet" if dense.test is None else f"{100 * dense.test:.2f} %"
     lines: list[RenderableType] = [
-        Text(
+        _text(
             f"{summary.name} ({summary.status}). Dense: test accuracy {test}, "
             f"{short_count(dense.flops)} FLOPs, {short_count(dense.params)} parameters."
         )
@@ -27,18 +28,18 @@ def terminal_results(results: Results) -> RenderableType:
         text = number < 3
         table.add_column(heading, justify="left" if text else "right", no_wrap=text)
     for row in comparison_rows(results):
-        table.add_row(*displayed(row, results))
+        table.add_row(*map(_text, displayed(row, results)))
     lines.append(table)
     lines.append(
-        Text(f"Medians over seeds [95 % bootstrap interval from 3 seeds on]. {FLOPS_NOTE}")
+        _text(f"Medians over seeds [95 % bootstrap interval from 3 seeds on]. {FLOPS_NOTE}")
     )
     for best in results.bests:
         if best.error:
-            lines.append(Text(f"{best.trial} ended early: {best.error}"))
-        lines.extend(Text(f"{best.trial}: {note}") for note in best.notes)
+            lines.append(_text(f"{best.trial} ended early: {best.error}"))
+        lines.extend(_text(f"{best.trial}: {note}") for note in best.notes)
     for judgement in judgements(results):
         where = f"{budget_text(judgement.budget)}, {judgement.agent}"
-        lines.append(Text(f"{where}: {judgement.sentence}"))
+        lines.append(_text(f"{where}: {judgement.sentence}"))
     return Group(*lines)
 
 
@@ -48,3 +49,8 @@ def print_results(results: Results, console: Console | None = None) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=max(console.width, 160))
     console.print(terminal_results(results))
+
+
+def _text(text: str) -> Text:
+    """Text that others may have written: neither markup nor a terminal's commands."""
+    return Text(visible(text))

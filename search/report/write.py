@@ -29,6 +29,10 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
     """
     run = RunFolder.open(folder)
     results = load_results(run)
+    if run.report.is_symlink():
+        raise RunFolderError(
+            f"The report {run.report} is a link to somewhere else; remove the link."
+        )
     with figures.style():
         drawn = {
             "accuracy_vs_flops": figures.accuracy_against_flops(results),
