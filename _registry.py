@@ -364,25 +364,19 @@ def user_modules() -> list[ModuleType]:
 
 @contextlib.contextmanager
 def imported_anew() -> Iterator[None]:
-    """Import the user's own modules again inside, as a new process would, and then forget that."""
-    before = _imported_by_user()
+    """Import the user's own modules again inside, as a new process would; outside they stay."""
+    own = {id(module) for module in (*users_modules(), *user_modules())}
+    before = {
+        name: module
+        for name, module in sys.modules.items()
+        if id(module) in own and name != "__main__"
+    }
     for name in before:
         del sys.modules[name]
     try:
         yield
     finally:
-        for name in _imported_by_user():
-            del sys.modules[name]
         sys.modules.update(before)
-
-
-def _imported_by_user() -> dict[str, ModuleType]:
-    own = {id(module) for module in (*users_modules(), *user_modules())}
-    return {
-        name: module
-        for name, module in sys.modules.items()
-        if id(module) in own and name != "__main__"
-    }
 
 
 def _module_from_file(path: Path) -> ModuleType:

@@ -132,7 +132,8 @@ class Mirror:
     def _files(self) -> list[tuple[str, _Version]]:
         """Relative name and version of every file that is complete."""
         found = []
-        for folder, _, names in os.walk(self.local):
+        for folder, inner, names in os.walk(self.local):
+            inner[:] = [name for name in inner if not name.startswith(".")]
             for name in names:
                 path = Path(folder, name)
                 if name.startswith("."):  # being written, or a lock

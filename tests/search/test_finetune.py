@@ -51,8 +51,12 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     (before,) = run.best
     assert before.artifact is not None
     repaired = _weights(run.folder / before.artifact)
+    export = run.folder / before.artifact / "model.pt2"
+    assert invoke("export", run.folder / before.artifact).exit_code == 0 and export.is_file()
     said = invoke("finetune", run.folder, "--set", "epochs=2", "--json")
     assert said.exit_code == 0
+    # What was exported has the weights before.
+    assert not export.exists() and "model.pt2 had the weights before" in said.output
     (after,) = json.loads(said.stdout)["best"]
     assert after["candidate"] == list(before.candidate or ())
     assert after["test_before"] == before.test_before
