@@ -8,6 +8,7 @@ from pydantic import PlainSerializer
 
 from ..._registry import NamedSpec, Registry
 from .criterion import Criterion, Evidence, Ranking, ScoreCriterion
+from .kfac import Kfac
 from .magnitude import L1, L2, BNScale, GeometricMedian, Random
 from .provable import ProvableFilterPruning
 from .residual import ActivationResidual
@@ -37,6 +38,7 @@ CRITERIA: Registry[Criterion] = Registry(
             GeometricMedian,
             Taylor,
             ProvableFilterPruning,
+            Kfac,
             Random,
         )
     },
