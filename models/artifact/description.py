@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...errors import NetworkError
 from .files import DESCRIPTION, content_digest
+from .forms import LayerForm
 
 __all__ = ["FORMAT", "Claims", "Description", "LayerChannels", "check_bounds", "read_description"]
 
@@ -106,6 +107,7 @@ class Description(Claims):
         format: 2.
         decisions: All decisions of the search space and what was chosen, by name.
         layers: Channels that are kept, by layer; others keep all.
+        replaced: Layers that take the place of others, as merged ones do.
         outputs: Logits of the network on `probe_images`, one list an image.
         sha256: Digest of all the rest, and by ``weights_sha256`` of the weights.
     """
@@ -113,6 +115,7 @@ class Description(Claims):
     format: Literal[2]
     decisions: dict[Name, DecisionValue]
     layers: dict[Name, LayerChannels]
+    replaced: dict[Name, LayerForm]
     outputs: Annotated[list[list[float]], Field(min_length=1, max_length=16)]
     sha256: Digest
 

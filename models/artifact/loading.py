@@ -14,6 +14,7 @@ from .dense import Reader
 from .description import Claims, Description, check_bounds, read_description
 from .files import read_content
 from .first_format import traced_channels
+from .forms import with_replaced
 from .probes import difference, probe_images, run
 from .rebuilding import as_kept, rebuild, slimmed
 
@@ -79,11 +80,10 @@ def read_artifact(folder: Path, reader: Reader) -> tuple[Artifact, Claims]:
         check_bounds(claims.network, folder)
 
     def reduce(dense: nn.Module) -> nn.Module:
-        if isinstance(claims, Description):
-            kept = as_kept(claims.layers, dense, folder)
-        else:
-            kept = traced_channels(dense, claims, folder)
-        return slimmed(dense, kept, folder)
+        if not isinstance(claims, Description):
+            return slimmed(dense, traced_channels(dense, claims, folder), folder)
+        slim = slimmed(dense, as_kept(claims.layers, dense, folder), folder)
+        return with_replaced(slim, claims.replaced, folder)
 
     # Tensors made in inference mode never have gradients, and tracing needs them.
     with torch.inference_mode(mode=False), torch.enable_grad():

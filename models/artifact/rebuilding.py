@@ -19,6 +19,7 @@ from ..weights import load_weights
 from .dense import Reader, blank_dense, dense_network
 from .description import Claims, Description, LayerChannels
 from .files import WEIGHTS, file_digest, file_inside
+from .forms import given_memory
 
 __all__ = ["Reduce", "as_kept", "rebuild", "slimmed"]
 
@@ -70,7 +71,7 @@ def rebuild(folder: Path, claims: Claims, reader: Reader, reduce: Reduce) -> nn.
         _check_header(header, pruned, path)
         _check_digest(path, claims)
         if _is_all_in_weights(pruned):
-            return _loaded(pruned.to_empty(device="cpu"), path)
+            return _loaded(pruned, path)
         _check_room(blank, path)
     pruned = reduce(dense_network(folder, claims.network, reader))
     _check_header(header, pruned, path)
@@ -182,5 +183,5 @@ def _is_all_in_weights(blank: nn.Module) -> bool:
 
 
 def _loaded(network: nn.Module, path: Path) -> nn.Module:
-    load_weights(network, path)
+    load_weights(given_memory(network), path)
     return network.requires_grad_(True).eval()

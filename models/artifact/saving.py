@@ -25,6 +25,7 @@ from ..zoo.build import runs_own_code
 from .dense import Reader
 from .description import FORMAT
 from .files import DESCRIPTION, WEIGHTS, content_digest, file_digest, written
+from .forms import replaced_layers
 from .loading import read_artifact
 from .probes import difference, numbers, probe_images, run
 from .stale import stale_exports
@@ -65,6 +66,7 @@ class Pruning:
 def save_artifact(
     folder: Path,
     network: nn.Module,
+    dense: nn.Module,
     pruning: Pruning,
     *,
     provenance: Mapping[str, Any],
@@ -80,7 +82,8 @@ def save_artifact(
     Args:
         folder: Where to; made when missing.
         network: The slim network, in any mode, on any device.
-        pruning: What was kept of which dense network.
+        dense: The dense network, which is not changed.
+        pruning: What was kept of it.
         provenance: Where the network comes from; JSON-serialisable.
         measured: Numbers measured on it; JSON-serialisable. ``flops`` and ``params`` are added.
         images: Normalised images that outputs are compared on, too, float32 [n, C, H, W].
@@ -108,7 +111,9 @@ def save_artifact(
         raise WeightsError(f"The folder {folder} cannot be written: {error}.") from error
     try:
         save_weights(network.state_dict(), partial / WEIGHTS)
-        content = _content(pruning, network, outputs, provenance, measured, partial / WEIGHTS)
+        content = _content(
+            pruning, network, dense, outputs, provenance, measured, partial / WEIGHTS
+        )
         (partial / DESCRIPTION).write_text(written(content), encoding="utf-8")
         seen = probes if images is None else torch.cat([probes, images])
         _check(folder, partial, network, pruning, seen)
@@ -134,6 +139,7 @@ def count_params(network: nn.Module) -> int:
 def _content(
     pruning: Pruning,
     network: nn.Module,
+    dense: nn.Module,
     outputs: Tensor,
     provenance: Mapping[str, Any],
     measured: Mapping[str, Any],
@@ -157,6 +163,10 @@ def _content(
         "layers": {
             name: {"outputs": _plain(outputs_kept), "inputs": _plain(inputs_kept)}
             for name, (outputs_kept, inputs_kept) in pruning.layers.items()
+        },
+        "replaced": {
+            name: form.model_dump()
+            for name, form in replaced_layers(dense, pruning.layers, network).items()
         },
         "provenance": dict(provenance),
         "measured": {

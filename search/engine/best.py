@@ -122,6 +122,7 @@ class BestMaker:
         removed = save_artifact(
             self.folder.path / best.artifact,
             finished.network,
+            task.network,
             Pruning(
                 model=self.spec.task.model,
                 num_classes=task.num_classes,

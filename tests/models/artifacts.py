@@ -62,6 +62,7 @@ def write(
     save_artifact(
         folder,
         slimmed,
+        network,
         pruning_of(model, network, groups, kept, scope, classes),
         provenance={"budgets": budgets or {}},
         measured={"test_after": None, **measured},

@@ -26,6 +26,9 @@ from prunetune.models.artifact.exporting import export_artifact
 from prunetune.models.artifact.saving import Pruning, save_artifact
 from prunetune.models.data import DataSpec, load_data
 from prunetune.models.layers import adapter_of
+from prunetune.models.reductions.activations import find_activations
+from prunetune.models.reductions.depth import DepthReduction
+from prunetune.models.space import SearchSpace
 from prunetune.models.training import accuracy
 from torch import nn
 
@@ -100,19 +103,20 @@ def test_reading_leaves_random_numbers_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def _halved(file: Path, name: str) -> tuple[nn.Module, Pruning]:
+def _halved(file: Path, name: str) -> tuple[nn.Module, nn.Module, Pruning]:
     """Every group of one of the awkward networks at half width."""
     network = randomise(build_network(f"{file}:{name}", 10, SHAPE))
     nn.init.normal_(network.get_submodule("8" if name == "zero_at_first" else "head").weight)
     groups = trace_channel_groups(network, torch.rand(1, *SHAPE), "all")
     kept = half_kept(groups)
-    return slim(network, groups, kept), pruning_of(f"{file}:{name}", network, groups, kept)
+    pruning = pruning_of(f"{file}:{name}", network, groups, kept)
+    return slim(network, groups, kept), network, pruning
 
 
 @pytest.mark.parametrize("name", ["zero_at_first", "LateBranch"])
 def test_what_was_kept_is_read_and_not_traced(tmp_path: Path, name: str) -> None:
-    saved, pruning = _halved(awkward_file(tmp_path), name)
-    save_artifact(tmp_path / "a", saved, pruning, provenance={}, measured={})
+    saved, dense, pruning = _halved(awkward_file(tmp_path), name)
+    save_artifact(tmp_path / "a", saved, dense, pruning, provenance={}, measured={})
     images = torch.randn(4, *SHAPE)
     loaded = load_artifact(tmp_path / "a", trust=True).network
     with torch.no_grad():
@@ -155,16 +159,16 @@ def test_what_cannot_be_read_back_is_an_error_and_replaces_nothing(
     tmp_path: Path, name: str, said: str
 ) -> None:
     file, folder = awkward_file(tmp_path), tmp_path / "a"
-    earlier, pruning = _halved(file, "LateBranch")
-    save_artifact(folder, earlier, pruning, provenance={}, measured={})
+    earlier, dense, pruning = _halved(file, "LateBranch")
+    save_artifact(folder, earlier, dense, pruning, provenance={}, measured={})
     before = {each.name: each.read_bytes() for each in folder.iterdir()}
-    saved, pruning = _halved(file, name)
+    saved, dense, pruning = _halved(file, name)
     if name == "Counting":
         resolve(f"{file}:Counting", "model").forward.__globals__["calls"] = 3
     elif name == "LateBranch":
         saved.register_forward_hook(lambda module, inputs, outputs: outputs + torch.rand(1))
     with pytest.raises(NetworkError, match=said) as caught:
-        save_artifact(folder, saved, pruning, provenance={}, measured={})
+        save_artifact(folder, saved, dense, pruning, provenance={}, measured={})
     assert "\n" not in str(caught.value)
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
 
@@ -175,7 +179,7 @@ def test_a_network_that_diverged_is_not_written(tmp_path: Path) -> None:
     with torch.no_grad():
         network.get_parameter("linear.bias").fill_(torch.nan)
     with pytest.raises(NetworkError, match="NaN or infinite"):
-        save_artifact(tmp_path / "b", network, pruning, provenance={}, measured={})
+        _save(tmp_path / "b", network, pruning)
     assert not (tmp_path / "b").exists()
 
 
@@ -197,9 +201,16 @@ def test_real_images_are_compared_too(tmp_path: Path) -> None:
     found.state_dict = network.state_dict  # type: ignore[method-assign]
     images = torch.full((1, *SHAPE), 20.0)
     pruning = _pruning_of_digits()
-    save_artifact(tmp_path / "a", found, pruning, provenance={}, measured={})
+    _save(tmp_path / "a", found, pruning)
     with pytest.raises(NetworkError, match="gives other outputs than the network"):
-        save_artifact(tmp_path / "b", found, pruning, provenance={}, measured={}, images=images)
+        _save(tmp_path / "b", found, pruning, images=images)
+
+
+def _save(
+    folder: Path, network: nn.Module, pruning: Pruning, images: torch.Tensor | None = None
+) -> tuple[str, ...]:
+    dense = build_network("digits-net", 10, SHAPE)
+    return save_artifact(folder, network, dense, pruning, provenance={}, measured={}, images=images)
 
 
 def _pruning_of_digits(seed: int = 0) -> Pruning:
@@ -228,6 +239,45 @@ def _sides(layer: nn.Module) -> tuple[int, int]:
     assert adapter is not None
     outputs, inputs = adapter.channels(layer)
     return outputs, inputs
+
+
+def test_layers_that_were_merged_are_read_back(tmp_path: Path) -> None:
+    file = users_file(tmp_path)
+    dense = randomise(build_network(f"{file}:small", 10, SHAPE))
+    reduction = DepthReduction(find_activations(dense, torch.rand(1, *SHAPE)))
+    values = tuple(0 for _ in reduction.decisions)
+    saved = reduction.apply(dense, values)
+    pruning = Pruning(
+        model=f"{file}:small",
+        num_classes=10,
+        input_shape=SHAPE,
+        scope="all",
+        space=SearchSpace(reduction.decisions),
+        candidate=values,
+        kept={},
+        layers={},
+    )
+    save_artifact(tmp_path / "a", saved, dense, pruning, provenance={}, measured={})
+    artifact = load_artifact(tmp_path / "a", trust=True)
+    images = torch.randn(4, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(artifact.network(images), saved(images))
+    assert {d["kind"] for d in artifact.description["decisions"].values()} == {"activation"}
+    merged = artifact.description["replaced"]
+    assert sorted(form["kind"] for form in merged.values()).count("Identity") >= 2
+    layers = sum(type(each) is nn.Conv2d for each in artifact.network.modules())
+    assert layers == sum(type(each) is nn.Conv2d for each in saved.modules())
+    edits: list[Callable[[dict[str, Any]], Any]] = [
+        lambda d: d["replaced"].update(nowhere={"kind": "Identity"}),
+        lambda d: d["replaced"].update({"0": {"kind": "Linear", "outputs": 2**24, "inputs": 9}}),
+        lambda d: d["replaced"].update({"0": {"kind": "Conv2d", "outputs": 3, "groups": 2}}),
+        lambda d: d["replaced"].update({"0": {"kind": "LSTM"}}),
+    ]
+    for number, edit in enumerate(edits):
+        shutil.copytree(tmp_path / "a", tmp_path / str(number))
+        change(tmp_path / str(number), edit)
+        with pytest.raises(PruneTuneError):
+            load_artifact(tmp_path / str(number), trust=True)
 
 
 def test_verification_reports_what_was_counted(tmp_path: Path) -> None:
@@ -399,7 +449,7 @@ def test_a_folder_that_is_no_artifact_is_named(tmp_path: Path) -> None:
 
 def _as_first_format(content: dict[str, Any]) -> None:
     """What the first version wrote."""
-    for key in ("decisions", "layers", "outputs", "sha256"):
+    for key in ("decisions", "layers", "replaced", "outputs", "sha256"):
         content.pop(key)
     content["format"] = 1
 
@@ -423,7 +473,7 @@ def test_saving_again_replaces_and_leaves_the_network_as_it_is(tmp_path: Path) -
     assert load_artifact(tmp_path).widths == _pruning_of_digits(2).candidate
     second.train()
     before = copy.deepcopy(second.state_dict())
-    save_artifact(tmp_path / "b", second, _pruning_of_digits(2), provenance={}, measured={})
+    _save(tmp_path / "b", second, _pruning_of_digits(2))
     assert second.training
     assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
 
@@ -436,11 +486,11 @@ def test_exports_of_other_weights_are_removed(tmp_path: Path) -> None:
         path.write_text("something")
     network = load_artifact(tmp_path).network
     pruning = _pruning_of_digits(1)
-    assert save_artifact(tmp_path, network, pruning, provenance={}, measured={}) == ("model.onnx",)
+    assert _save(tmp_path, network, pruning) == ("model.onnx",)
     assert mine.is_file()
     with torch.no_grad():
         network.get_parameter("linear.bias").add_(1.0)
-    assert save_artifact(tmp_path, network, pruning, provenance={}, measured={}) == ("named.pt2",)
+    assert _save(tmp_path, network, pruning) == ("named.pt2",)
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "model.safetensors",
         "notes.txt",

@@ -31,7 +31,7 @@ def _write(folder: Path, dense: nn.Module, model: str, shape: tuple[int, int, in
     groups = trace_channel_groups(dense, torch.zeros(1, *shape), "inner")
     kept = [np.arange(0, group.size, 2) for group in groups]
     pruning = pruning_of(model, dense, groups, kept, "inner")
-    save_artifact(folder, slim(dense, groups, kept), pruning, provenance={}, measured={})
+    save_artifact(folder, slim(dense, groups, kept), dense, pruning, provenance={}, measured={})
 
 
 def test_a_program_gives_the_same_outputs_for_any_number_of_images(
