@@ -11,6 +11,9 @@ from ..models.costs.tables import LayerInfo, Structure
 
 __all__ = ["BUDGET_FEATURES", "GROUP_FEATURES", "budget_features", "group_features"]
 
+# Layers of these kinds follow those that make a group's channels.
+_FOLLOWING = ("norm", "activation")
+
 GROUP_FEATURES = (
     "index",
     "depthwise",
@@ -54,7 +57,8 @@ def group_features(structure: Structure) -> NDArray[np.float32]:
     dense = structure.sizes
     scaled, shares = [], []
     for group in range(count):
-        made = [layer for layer in producers[group] if layer.kind != "norm"] or producers[group]
+        made = [layer for layer in producers[group] if layer.kind not in _FOLLOWING]
+        made = made or producers[group]
         touched = {position[id(layer)] for layer in (*producers[group], *readers[group])}
         scaled.append(
             [

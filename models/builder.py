@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from .batchnorm import recalibrate_batchnorm
 from .inference.precision import Precision, place_images, resolve_precision
+from .inference.shortcuts import Shortcuts
 from .reductions.channels import KeptChannels
 from .repair.align import Alignment
 from .repair.block import BlockRepair
@@ -32,6 +34,7 @@ Finish = Callable[[nn.Module, Candidate], None]
 """Changes the reduced network of a candidate in place; see :meth:`CandidateBuilder.finish`."""
 
 _CPU = torch.device("cpu")
+_NO_CHOICE = Shortcuts()
 _EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
 
 
@@ -41,17 +44,17 @@ class CandidateBuilder:
     Args:
         task: The task.
         statistics: Its statistics.
-        precision: That light and full repair run candidates in, on the processor; ``auto`` and
-            ``bf16`` take bf16 where the processor computes with it.
+        shortcuts: That light and full repair take, on the processor, of precision and order of
+            memory; bf16 where the processor computes with it.
     """
 
     def __init__(
-        self, task: PruningTask, statistics: TaskStatistics, precision: Precision = "auto"
+        self, task: PruningTask, statistics: TaskStatistics, shortcuts: Shortcuts = _NO_CHOICE
     ) -> None:
         self._task = task
         # Candidates are repaired on the processor, wherever they are evaluated.
-        asked: Precision = "fp32" if precision == "fp32" else "auto"
-        self._precision = resolve_precision(asked, torch.device("cpu"))
+        asked: Precision = "fp32" if shortcuts.precision == "fp32" else "auto"
+        self._shortcuts = replace(shortcuts, precision=resolve_precision(asked, _CPU))
         self.statistics = statistics
         self._quick = QuickRepair(
             task.network, statistics.moments, statistics.norms, statistics.input_rankings()
@@ -96,7 +99,8 @@ class CandidateBuilder:
             # What can be trained must not come out of inference mode.
             with torch.inference_mode(False):
                 if repair not in self._finish:
-                    self._finish[repair] = self.finish(repair, self._task.calibration)
+                    usual = replace(self._shortcuts, precision="fp32")
+                    self._finish[repair] = self.finish(repair, self._task.calibration, usual)
                 self._finish[repair](network, candidate)
         network.requires_grad_(True)
         return network
@@ -105,7 +109,7 @@ class CandidateBuilder:
         self,
         repair: Repair,
         images: Tensor,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        shortcuts: Shortcuts = _NO_CHOICE,
         device: torch.device = _CPU,
     ) -> Finish:
         """What has to follow :meth:`slim` before a candidate can be evaluated.
@@ -116,7 +120,7 @@ class CandidateBuilder:
         Args:
             repair: As for :meth:`slim`.
             images: Calibration images, float32 [N, C, H, W], run as one batch.
-            precision: Of the candidates.
+            shortcuts: Precision and order of memory of the candidates.
             device: Theirs.
 
         Returns:
@@ -125,7 +129,7 @@ class CandidateBuilder:
         """
         if repair not in ("none", "quick"):
             return lambda network, candidate: None
-        placed = place_images(images, precision, device)
+        placed = place_images(images, shortcuts.precision, device, shortcuts.channels_last)
         if repair == "none":
             return lambda network, candidate: recalibrate_batchnorm(network, [placed])
         alignment = Alignment(self._task.network, self.statistics.norms, images, device)
@@ -139,9 +143,10 @@ class CandidateBuilder:
         return self.statistics.reductions.kept_channels(self._task.network, candidate)
 
     def _block_repaired(self, candidate: Candidate) -> nn.Module:
-        return BlockRepair(self._task.network, self._task.calibration).apply(
-            self.slim(candidate, "full"), self._kept_channels(candidate)
-        )
+        channels_last = self._shortcuts.channels_last
+        return BlockRepair(
+            self._task.network, self._task.calibration, channels_last=channels_last
+        ).apply(self.slim(candidate, "full"), self._kept_channels(candidate))
 
     def _full_repair(self, effort: Effort) -> FullRepair:
         if effort not in self._by_effort:
@@ -150,6 +155,7 @@ class CandidateBuilder:
                 self._task.calibration,
                 self.statistics.moments,
                 effort,
-                self._precision,
+                self._shortcuts.precision,
+                self._shortcuts.channels_last,
             )
         return self._by_effort[effort]

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import NetworkError
+from .hooks import hear_calls
 from .layers import adapter_of, averages, multiplies
 
 __all__ = [
@@ -71,18 +72,16 @@ def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerC
     calls: dict[str, LayerCall] = {}
     names = {module: name for name, module in network.named_modules()}
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
         name = names[module]
         previous = calls.get(name)
         calls[name] = LayerCall(
             name,
-            (*(previous.input_sizes if previous else ()), map_size(module, inputs[0])),
+            (*(previous.input_sizes if previous else ()), map_size(module, inputs)),
             (*(previous.output_sizes if previous else ()), map_size(module, output)),
         )
 
-    handles = [
-        module.register_forward_hook(record) for module in names if adapter_of(module) is not None
-    ]
+    handles = [hear_calls(module, record) for module in names if adapter_of(module) is not None]
     try:
         with torch.inference_mode():
             network(example_input)
@@ -129,10 +128,10 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     names = {module: name for name, module in network.named_modules()}
     uses = CountUses()
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
         calls[names[module]] += 1
         if averages(module):
-            source = produced.get(id(inputs[0]))
+            source = produced.get(id(inputs))
             if source is not None and module.running_mean is not None:
                 pairs[source[0]] = names[module]
         else:
@@ -141,9 +140,7 @@ def norms_after(network: nn.Module, example_input: Tensor) -> dict[str, str]:
             uses.of[id(output)] = 0
 
     handles = [
-        module.register_forward_hook(record)
-        for module in names
-        if multiplies(module) or averages(module)
+        hear_calls(module, record) for module in names if multiplies(module) or averages(module)
     ]
     try:
         with torch.inference_mode(), uses:

@@ -16,9 +16,9 @@ from torch_pruning.ops import OPTYPE
 
 from ..errors import NetworkError
 from .calls import LayerCall, count_flops, record_layer_calls
-from .costs.tables import GroupInfo, LayerInfo, Share, Structure
+from .costs.tables import TIED, GroupInfo, LayerInfo, Share, Structure
 from .groups import Axis, ChannelGroup, ChannelGroups, Member
-from .layers import LayerFacts, adapter_of
+from .layers import LayerFacts, adapter_of, description
 from .reductions.channels import ignore_removed, slim
 from .units import gather_units
 from .zoo.shortcut import PadShortcut
@@ -102,7 +102,7 @@ def _coupled_channels(
             for item in raw
             if graph.is_out_channel_pruning_fn(item.dep.handler)
             and item.dep.target.type in _WEIGHTED
-            and not isinstance(network.get_submodule(names[item.dep.target.module]), PadShortcut)
+            and type(network.get_submodule(names[item.dep.target.module])) is not PadShortcut
         ]
         if not producers or any(item.dep.target.type == OPTYPE.PARAMETER for item in raw):
             continue
@@ -125,7 +125,7 @@ def _without_pad_shortcuts(network: nn.Module) -> nn.Module:
     for parameter in surrogate.parameters():
         parameter.requires_grad_(True)
     for name, module in network.named_modules():
-        if isinstance(module, PadShortcut):
+        if type(module) is PadShortcut:
             surrogate.set_submodule(
                 name,
                 nn.Conv2d(
@@ -155,7 +155,9 @@ def _read_group(
         original = network.get_submodule(layer)
         adapter = adapter_of(original)
         if adapter is None:
-            return f"it runs through {layer}, a {type(original).__name__}"
+            return f"it runs through {layer}, {description(original)}"
+        if adapter.passes_all(original):
+            continue
         obstacle = adapter.obstacle(original)
         if obstacle is not None:
             return f"it runs through {layer}, {obstacle}"
@@ -258,7 +260,7 @@ def _layer_info(
     outputs, inputs = channels
     read: Share = tuple(shares.get((name, "in"), ()))
     written: Share = tuple(shares.get((name, "out"), ()))
-    if facts.kind in ("depthwise", "norm"):
+    if facts.kind in TIED:
         read = written
     return LayerInfo(
         name=name,

@@ -23,7 +23,7 @@ from ..reductions.channels import slim
 from ..space import Candidate
 from ..task import PruningTask
 from .latency import LatencyTable
-from .tables import LayerInfo, Structure
+from .tables import TIED, LayerInfo, Structure
 
 __all__ = ["fit_latency", "measure_latency"]
 
@@ -169,7 +169,7 @@ def _measure_layer(
     """Seconds at all pairs of channel counts, [K][K], made never to fall."""
     seconds = np.zeros((len(inputs), len(outputs)))
     # What such a layer reads is what it writes.
-    tied = layer.kind in ("depthwise", "norm")
+    tied = layer.kind in TIED
     for column, writes in enumerate(outputs):
         for row, reads in enumerate(inputs):
             sizes = (writes if tied else reads, writes)

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["GroupInfo", "LayerInfo", "LayerKind", "Structure"]
+__all__ = ["TIED", "GroupInfo", "LayerInfo", "LayerKind", "Structure"]
 
-LayerKind = Literal["conv", "depthwise", "linear", "norm"]
+LayerKind = Literal["conv", "depthwise", "linear", "norm", "activation"]
+
+TIED: tuple[LayerKind, ...] = ("depthwise", "norm", "activation")
+"""Kinds of layers that write the very channels that they read."""
 
 Share = tuple[tuple[int, int], ...]
 """Which groups decide a channel count: pairs of (group index, channels per unit)."""
@@ -41,7 +44,7 @@ class LayerInfo:
 
     Attributes:
         name: Qualified module name.
-        kind: Convolution, depthwise convolution, linear or normalisation layer.
+        kind: Convolution, depthwise convolution, linear, normalisation or activation layer.
         inputs: Groups that decide the input count.
         fixed_inputs: Input channels that no group decides.
         outputs: Groups that decide the output count.
@@ -52,7 +55,8 @@ class LayerInfo:
             that is applied at many positions has them all as height.
         output_size: Height and width of the output map, likewise.
         groups: Convolution groups (1 for a depthwise layer, whose kind says it all).
-        bias: Whether it has a bias (for a normalisation layer: whether it has an affine map).
+        bias: Whether it has a bias (for a normalisation layer: whether it has an affine map; for an
+            activation: whether each channel has a learnable number).
     """
 
     name: str

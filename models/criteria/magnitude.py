@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..groups import ChannelGroup
+from ..layers import BatchNorm
 from .criterion import Criterion, Evidence, ScoreCriterion
 
 __all__ = ["L1", "L2", "BNScale", "GeometricMedian", "Random"]
@@ -77,7 +78,7 @@ class BNScale(ScoreCriterion):
         found = False
         for member in group.producers():
             module = evidence.network.get_submodule(member.layer)
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
+            if isinstance(module, BatchNorm) and module.affine:
                 scale = module.weight.detach().double()[torch.from_numpy(member.channels)]
                 total += scale.abs().sum(dim=1)
                 found = True

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..groups import ChannelGroup, Member
+from ..layers import BatchNorm
 from ..repair.moments import LayerMoments
 from ..repair.quick import covariance_with_ridge
 from .criterion import Criterion, Evidence
@@ -107,7 +108,7 @@ def _output_scale(layer: nn.Conv2d | nn.Linear, name: str, evidence: Evidence) -
     if name not in evidence.norms:
         return torch.ones(1, dtype=torch.float64).view(shape)
     norm = evidence.network.get_submodule(evidence.norms[name])
-    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert isinstance(norm, BatchNorm)
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.affine:

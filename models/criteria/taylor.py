@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..groups import ChannelGroup
+from ..hooks import hear_calls
 from .criterion import Evidence, ScoreCriterion
 
 __all__ = ["Taylor"]
@@ -49,14 +50,14 @@ class Taylor(ScoreCriterion):
     def _batch_scores(self, network: nn.Module, layer: str, images: Tensor) -> Tensor:
         outputs: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def keep(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
             # The network's weights need no gradient, so the graph starts here.
             detached = output.detach().requires_grad_()
             outputs.append(detached)
             # What follows may work in place, which a leaf of the graph does not allow.
             return detached.clone()
 
-        handle = network.get_submodule(layer).register_forward_hook(keep)
+        handle = hear_calls(network.get_submodule(layer), keep)
         try:
             with torch.enable_grad():
                 logits = network(images)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from ..layers import BatchNorm
 from ..reductions.channels import shallow_copy
 
 __all__ = ["fold_batchnorm"]
@@ -29,7 +30,7 @@ def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
             return None
         norm = modules[norms[name]]
         assert isinstance(module, nn.Conv2d | nn.Linear)
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert isinstance(norm, BatchNorm)
         assert norm.running_mean is not None and norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
         if norm.affine:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from ..layers import ConvolutionAdapter, adapter_of, is_unaltered
 from ..symbolic import trace
 
 __all__ = ["InferencePlan", "plan_inference"]
@@ -231,8 +232,10 @@ def _is_fusible(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     layer = modules.get(str(node.target)) if node.op == "call_module" else None
     return (
         type(layer) is nn.Conv2d
+        and isinstance(adapter_of(layer), ConvolutionAdapter)
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
+        and len(node.args) == 1
         and sum(other.target == node.target for other in node.graph.nodes) == 1
     )
 
@@ -242,7 +245,7 @@ def _fuse(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> _Fus
     last = node
     follower = _only_user(last)
     adds = False
-    if follower is not None and _is_sum(follower):
+    if follower is not None and _is_sum(follower, node):
         shortcut = next(each for each in follower.args if each is not node)
         if isinstance(shortcut, fx.Node):
             # The call moves to where its shortcut is known.
@@ -263,17 +266,26 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _is_sum(node: fx.Node) -> bool:
+def _is_sum(node: fx.Node, summand: fx.Node) -> bool:
+    """Whether a call adds something to ``summand``, and nothing else sees what it overwrites."""
     named = getattr(node.target, "__name__", node.target)
-    return (
-        (node.op == "call_function" and named in ("add", "iadd"))
-        or (node.op == "call_method" and named in ("add", "add_"))
-    ) and (len(node.args) == 2 and not node.kwargs and node.args[0] is not node.args[1])
+    if (
+        not (
+            (node.op == "call_function" and named in ("add", "iadd"))
+            or (node.op == "call_method" and named in ("add", "add_"))
+        )
+        or len(node.args) != 2
+        or node.kwargs
+        or node.args[0] is node.args[1]
+    ):
+        return False
+    return named == "add" or node.args[0] is summand
 
 
 def _is_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
-        return type(modules[str(node.target)]) is nn.ReLU
+        module = modules[str(node.target)]
+        return type(module) is nn.ReLU and is_unaltered(module)
     return node.op == "call_function" and node.target in (
         torch.relu,
         torch.relu_,
@@ -283,7 +295,10 @@ def _is_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 def _drop_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     for node in list(graph.nodes):
-        if node.op == "call_module" and type(modules[str(node.target)]) is nn.Identity:
+        if node.op != "call_module":
+            continue
+        module = modules[str(node.target)]
+        if type(module) is nn.Identity and is_unaltered(module) and len(node.args) == 1:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 

@@ -34,9 +34,12 @@ def resolve_precision(asked: Precision, device: torch.device) -> Literal["fp32",
 
 
 def cast_network(
-    network: nn.Module, precision: Literal["fp32", "bf16"], device: torch.device
+    network: nn.Module,
+    precision: Literal["fp32", "bf16"],
+    device: torch.device,
+    channels_last: bool = True,
 ) -> nn.Module:
-    """A copy with its weights in another precision, channels last; BatchNorm stays in float32.
+    """A copy with its weights in another precision; BatchNorm stays in float32.
 
     PyTorch's own BatchNorm reads bf16 beside float32 statistics. A subclass of it may not, so it is
     cast like any other layer.
@@ -45,8 +48,14 @@ def cast_network(
         network: Any network; it is not changed.
         precision: Of all floating-point parameters and buffers but those of BatchNorm.
         device: Where the copy lives.
+        channels_last: Whether its convolutions' weights lie in memory channels last.
     """
     dtype = _DTYPES[precision]
+    layout = _layout(channels_last)
+
+    def moved(value: Tensor, dtype: torch.dtype) -> Tensor:
+        kept = layout if value.dim() == 4 else torch.preserve_format
+        return value.to(device=device, dtype=dtype, memory_format=kept, copy=True)
 
     def cast(name: str, module: nn.Module) -> nn.Module | None:
         if not module._parameters and not module._buffers:
@@ -56,13 +65,13 @@ def cast_network(
         duplicate._parameters = {
             key: None
             if value is None
-            else nn.Parameter(_moved(value.detach(), chosen, device), requires_grad=False)
+            else nn.Parameter(moved(value.detach(), chosen), requires_grad=False)
             for key, value in module._parameters.items()
         }
         duplicate._buffers = {
             key: None
             if value is None
-            else _moved(value, chosen if value.is_floating_point() else value.dtype, device)
+            else moved(value, chosen if value.is_floating_point() else value.dtype)
             for key, value in module._buffers.items()
         }
         return shallow_copy(duplicate, cast) if module._modules else duplicate
@@ -71,12 +80,14 @@ def cast_network(
 
 
 def place_images(
-    images: Tensor, precision: Literal["fp32", "bf16"], device: torch.device
+    images: Tensor,
+    precision: Literal["fp32", "bf16"],
+    device: torch.device,
+    channels_last: bool = True,
 ) -> Tensor:
     """Images [N, C, H, W] as a network that was cast reads them."""
-    return images.to(device, _DTYPES[precision], memory_format=torch.channels_last)
+    return images.to(device, _DTYPES[precision], memory_format=_layout(channels_last))
 
 
-def _moved(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    layout = torch.channels_last if value.dim() == 4 else torch.preserve_format
-    return value.to(device=device, dtype=dtype, memory_format=layout, copy=True)
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..costs.tables import LayerKind
+from ..hooks import has_foreign_hooks
 
 __all__ = [
     "Channels",
@@ -20,6 +21,8 @@ __all__ = [
     "LayerFacts",
     "adapter_of",
     "averages",
+    "description",
+    "is_unaltered",
     "multiplies",
     "own_copy",
     "register",
@@ -36,11 +39,12 @@ class LayerFacts:
     """What a cost table says of a layer besides its channels and map sizes.
 
     Attributes:
-        kind: Convolution, depthwise convolution, linear or normalisation layer.
+        kind: Convolution, depthwise convolution, linear, normalisation or activation layer.
         kernel: Kernel height and width; (1, 1) where there is no kernel.
         stride: Stride along the height; 1 where there is none.
         groups: Convolution groups; 1 for a depthwise convolution, whose kind says it all.
-        bias: Whether it has a bias (for a normalisation layer: whether it has an affine map).
+        bias: Whether it has a bias (for a normalisation layer: whether it has an affine map; for an
+            activation: whether each channel has a learnable number).
     """
 
     kind: LayerKind
@@ -87,6 +91,10 @@ class LayerAdapter(ABC, Generic[AnyLayer]):
     def obstacle(self, layer: AnyLayer) -> str | None:
         """What is special about a layer whose channels cannot be removed; None if they can be."""
         return None
+
+    def passes_all(self, layer: AnyLayer) -> bool:
+        """Whether it treats any number of channels alike, so that none are its own."""
+        return False
 
     def inseparable(self, layer: AnyLayer) -> int:
         """How many neighbouring output channels can only be removed together."""
@@ -165,8 +173,27 @@ def register(layer: type[nn.Module], adapter: LayerAdapter[Any]) -> None:
 
 
 def adapter_of(layer: nn.Module) -> LayerAdapter[Any] | None:
-    """The adapter of a layer's exact type; None where pruning must leave the layer alone."""
-    return _ADAPTERS.get(type(layer))
+    """The adapter of a layer that is exactly of its type; None where it must be left alone."""
+    return _ADAPTERS.get(type(layer)) if is_unaltered(layer) else None
+
+
+def description(layer: nn.Module) -> str:
+    """A layer that has no adapter, in words: its type, and what was done to it."""
+    return f"a {type(layer).__name__}{_alteration(layer)}"
+
+
+def is_unaltered(layer: nn.Module) -> bool:
+    """Whether a layer computes what its type does: no hook or function was put in its way."""
+    return not _alteration(layer)
+
+
+def _alteration(layer: nn.Module) -> str:
+    """What makes a layer compute something else than its type does; empty if nothing is known."""
+    if "forward" in layer.__dict__:
+        return " whose forward was replaced"
+    if has_foreign_hooks(layer):
+        return " with forward hooks"
+    return ""
 
 
 def multiplies(layer: nn.Module) -> bool:

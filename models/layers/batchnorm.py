@@ -9,7 +9,7 @@ from .adapter import Channels, LayerAdapter, LayerFacts, own_copy, register
 
 __all__ = ["BatchNorm", "BatchNormAdapter"]
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class BatchNormAdapter(LayerAdapter[BatchNorm]):
@@ -41,3 +41,5 @@ class BatchNormAdapter(LayerAdapter[BatchNorm]):
 
 register(nn.BatchNorm1d, BatchNormAdapter())
 register(nn.BatchNorm2d, BatchNormAdapter())
+# In one process it computes what the others do; distributed training leaves it behind.
+register(nn.SyncBatchNorm, BatchNormAdapter())

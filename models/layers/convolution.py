@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .adapter import Channels, LayerAdapter, LayerFacts, register
+from .adapter import Channels, LayerAdapter, LayerFacts, adapter_of, register
 from .weighted import scale_columns, slim_weights
 
 __all__ = ["ConvolutionAdapter", "is_depthwise"]
@@ -17,6 +17,7 @@ def is_depthwise(module: nn.Module) -> bool:
     """Whether a convolution filters every channel by itself, one output each."""
     return (
         type(module) is nn.Conv2d
+        and isinstance(adapter_of(module), ConvolutionAdapter)
         and module.groups > 1
         and module.groups == module.in_channels == module.out_channels
     )

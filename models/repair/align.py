@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batchnorm import estimating_statistics
-from ..layers import is_depthwise
+from ..hooks import hear_calls, hear_inputs
+from ..layers import ConvolutionAdapter, LinearAdapter, adapter_of, averages, is_depthwise
 from ..reductions.channels import KeptChannels
 from .patches import Sites, channels_at, layer_patches
 from .ridge import RidgeRegression
@@ -57,7 +58,7 @@ class Alignment:
         self._norms = {
             layer: norm
             for layer, norm in norms.items()
-            if type(network.get_submodule(layer)) is nn.Conv2d
+            if isinstance(adapter_of(network.get_submodule(layer)), ConvolutionAdapter)
             and not is_depthwise(network.get_submodule(layer))
             and _is_affine(network.get_submodule(norm))
         }
@@ -102,14 +103,12 @@ class _Pass:
     def run(self, images: Tensor) -> None:
         """Run the images once and set what they tell."""
         handles = [
-            self._modules[self._norms[name]].register_forward_hook(self._wait(name))
+            hear_calls(self._modules[self._norms[name]], self._wait(name))
             for name in self._targets.sums
             if name in self._norms
         ]
         if self._classifier in self._targets.outputs:
-            handles.append(
-                self._modules[self._classifier].register_forward_pre_hook(self._refit_classifier)
-            )
+            handles.append(hear_inputs(self._modules[self._classifier], self._refit_classifier))
         try:
             with estimating_statistics(self._network), ObserveSums(self._align_sum):
                 self._network(images)
@@ -117,8 +116,8 @@ class _Pass:
             for handle in handles:
                 handle.remove()
 
-    def _wait(self, name: str) -> object:
-        def wait(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _wait(self, name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        def wait(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             # Holding the tensor keeps its id from being given to another one.
             self._waiting[id(output)] = (name, output)
 
@@ -141,10 +140,10 @@ class _Pass:
             return _scaled(summand, scale, shift).add_(shortcut)
         return None
 
-    def _refit_classifier(self, layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+    def _refit_classifier(self, layer: nn.Module, inputs: Tensor) -> None:
         name = self._classifier
-        assert name is not None
-        vectors = layer_patches(layer, inputs[0], self._targets.sites[name]).float().cpu()
+        assert name is not None and isinstance(layer, nn.Linear)
+        vectors = layer_patches(layer, inputs, self._targets.sites[name]).float().cpu()
         rows, columns = vectors.shape
         ridge = _RIDGE * columns / rows * float(vectors.var(dim=0, correction=0).mean())
         weight, offset = RidgeRegression(
@@ -181,18 +180,20 @@ def _scaled(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _is_affine(norm: nn.Module) -> bool:
-    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
+    return averages(norm) and bool(norm.affine and norm.track_running_stats)
 
 
 def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
     """The linear layer whose output is the network's output, if there is one."""
     outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        return lambda module, inputs, output: outputs.__setitem__(name, output)
+
     handles = [
-        module.register_forward_hook(
-            lambda module, inputs, output, name=name: outputs.__setitem__(name, output)
-        )
+        hear_calls(module, keep(name))
         for name, module in network.named_modules()
-        if type(module) is nn.Linear
+        if isinstance(adapter_of(module), LinearAdapter)
     ]
     try:
         with torch.inference_mode():

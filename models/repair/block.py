@@ -17,7 +17,7 @@ from .segments import Segment, cut_network
 
 __all__ = ["BlockRepair", "BlockSchedule"]
 
-_TRAINED = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+_TRAINED = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 # Values between two segments are kept for all images at once, up to this size each.
 _MOST_BYTES = 2**30
 
@@ -62,6 +62,7 @@ class BlockRepair:
         images: Calibration images, float32 [N, C, H, W].
         schedule: How long and how fast.
         seed: Decides the order of images.
+        channels_last: Whether networks run with their memory channels last.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class BlockRepair:
         images: Tensor,
         schedule: BlockSchedule | None = None,
         seed: int = 0,
+        channels_last: bool = True,
     ) -> None:
         self._network = network
+        self._channels_last = channels_last
         self._images = images
         self._schedule = schedule or BlockSchedule()
         self._seed = seed
@@ -112,7 +115,7 @@ class BlockRepair:
     ) -> None:
         """Train all segments from the first one that was slimmed, in place."""
         images = self._images[: self._room(dense, device)].to(device)
-        target = value = _channels_last(images)
+        target = value = self._arranged(images)
         generator = torch.Generator().manual_seed(self._seed)
         for index, segment in enumerate(self._segments):
             wanted, own = segment.of(dense), segment.of(network)
@@ -145,7 +148,13 @@ class BlockRepair:
         # A segment may overwrite its input.
         pieces = values.split(self._schedule.batch_size)
         outputs = [segment(piece.clone()) for piece in pieces]
-        return _channels_last(torch.cat(outputs))
+        return self._arranged(torch.cat(outputs))
+
+    def _arranged(self, values: Tensor) -> Tensor:
+        """Values [N, ...] in the order of memory that networks run with."""
+        if values.ndim != 4 or not self._channels_last:
+            return values.contiguous()
+        return values.contiguous(memory_format=torch.channels_last)
 
     def _train(
         self,
@@ -230,12 +239,6 @@ def _shuffled(
     for _ in range(epochs):
         order = torch.randperm(len(chosen), generator=generator).to(chosen.device)
         yield from chosen[order[: len(order) // size * size]].split(size)
-
-
-def _channels_last(values: Tensor) -> Tensor:
-    if values.ndim != 4:
-        return values
-    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _taken(values: Tensor, batch: Tensor) -> Tensor:

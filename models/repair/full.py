@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..calls import norms_after
-from ..inference.precision import cast_network
-from ..layers import is_depthwise, multiplies
+from ..hooks import hear_calls, hear_inputs
+from ..inference.precision import cast_network, place_images
+from ..layers import BatchNorm, is_depthwise, multiplies
 from ..reductions.channels import KeptChannels, shallow_copy
 from .moments import LayerMoments, gather_moments
 from .patches import channels_at, patches_by_position
@@ -22,6 +23,7 @@ from .targets import DenseTargets, ObserveSums, gather_targets
 
 __all__ = ["FULL", "LIGHT", "Effort", "FullRepair"]
 
+_CPU = torch.device("cpu")
 # Beyond this many columns a layer keeps the weights of quick repair.
 _MOST_COLUMNS = 2400
 # A BatchNorm scale below this share of the layer's largest one cannot be divided by.
@@ -80,6 +82,7 @@ class FullRepair:
         effort: What a repair may cost.
         precision: That the slim network runs in and regressions multiply in, ``fp32`` or ``bf16``;
             they sum in float32 and solve in float64.
+        channels_last: Whether networks run with their memory channels last.
     """
 
     def __init__(
@@ -89,13 +92,15 @@ class FullRepair:
         moments: Mapping[str, LayerMoments],
         effort: Effort = FULL,
         precision: Literal["fp32", "bf16"] = "fp32",
+        channels_last: bool = True,
     ) -> None:
         self._network = network
+        self._channels_last = channels_last
         self._effort = effort
         self._precision = precision
         all_images = images
-        images = images[: effort.images].to(memory_format=torch.channels_last)
-        self._images = images.bfloat16() if precision == "bf16" else images
+        images = place_images(images[: effort.images], "fp32", _CPU, channels_last)
+        self._images = place_images(images, precision, _CPU, channels_last)
         self._norms = norms_after(network, images[:2])
         layers = [
             name
@@ -124,7 +129,7 @@ class FullRepair:
         repaired = shallow_copy(slimmed, lambda name, module: _own_copy(module))
         running = repaired
         if self._precision != "fp32":
-            running = cast_network(repaired, self._precision, torch.device("cpu"))
+            running = cast_network(repaired, self._precision, _CPU, self._channels_last)
         _Refit(
             self._network,
             repaired,
@@ -186,10 +191,10 @@ class _Refit:
             if name in self._targets.sums:
                 last = self._running[self._norms[name]] if name in self._norms else layer
                 inputs_of: dict[str, Tensor] = {}
-                handles.append(layer.register_forward_pre_hook(self._keep_input(name, inputs_of)))
-                handles.append(last.register_forward_hook(self._wait(name, inputs_of)))
+                handles.append(hear_inputs(layer, self._keep_input(name, inputs_of)))
+                handles.append(hear_calls(last, self._wait(name, inputs_of)))
             else:
-                handles.append(layer.register_forward_pre_hook(self._refit_now(name)))
+                handles.append(hear_inputs(layer, self._refit_now(name)))
         try:
             with ObserveSums(self._refit_at_sum):
                 self._network(images)
@@ -197,22 +202,26 @@ class _Refit:
             for handle in handles:
                 handle.remove()
 
-    def _keep_input(self, name: str, inputs_of: dict[str, Tensor]) -> object:
-        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            inputs_of[name] = inputs[0]
+    def _keep_input(
+        self, name: str, inputs_of: dict[str, Tensor]
+    ) -> Callable[[nn.Module, Tensor], None]:
+        def keep(module: nn.Module, inputs: Tensor) -> None:
+            inputs_of[name] = inputs
 
         return keep
 
-    def _wait(self, name: str, inputs_of: dict[str, Tensor]) -> object:
-        def wait(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _wait(
+        self, name: str, inputs_of: dict[str, Tensor]
+    ) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        def wait(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             if name in inputs_of:
                 self._waiting[id(output)] = (name, inputs_of.pop(name), output)
 
         return wait
 
-    def _refit_now(self, name: str) -> object:
-        def refit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._solve(name, inputs[0], self._kept_columns(name, self._targets.outputs[name]))
+    def _refit_now(self, name: str) -> Callable[[nn.Module, Tensor], None]:
+        def refit(module: nn.Module, inputs: Tensor) -> None:
+            self._solve(name, inputs, self._kept_columns(name, self._targets.outputs[name]))
 
         return refit
 
@@ -246,7 +255,7 @@ class _Refit:
             ones = torch.ones(len(self._modules[name].get_parameter("weight")))
             return ones, torch.zeros_like(ones), ones.bool()
         norm = self._modules[self._norms[name]]
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
+        assert isinstance(norm, BatchNorm) and norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
         shift = torch.zeros_like(scale)
         if norm.affine:
@@ -280,7 +289,7 @@ class _Refit:
             layer.bias.copy_(offsets)
         elif intercept:
             norm = self._modules[self._norms[name]]
-            assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+            assert isinstance(norm, BatchNorm)
             assert norm.running_mean is not None
             norm.running_mean.copy_(self._means[name] - offsets)
         self._update_running(name)
@@ -313,13 +322,13 @@ class _Refit:
 
 
 def _running_mean(norm: nn.Module) -> Tensor:
-    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None
     return norm.running_mean
 
 
 def _own_copy(module: nn.Module) -> nn.Module | None:
     """A copy of a layer that owns what full repair changes."""
-    if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
+    if not isinstance(module, nn.Conv2d | nn.Linear | BatchNorm):
         return None
     duplicate = copy.copy(module)
     duplicate._parameters = {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..calls import map_size
+from ..hooks import hear_calls
 from .patches import layer_patches, sample_sites
 
 __all__ = ["LayerMoments", "gather_moments", "moments_to_store", "stored_moments"]
@@ -85,13 +86,11 @@ def gather_moments(
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         per_channel[name] = _columns_per_channel(layer)
 
-        def read(
-            layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name
-        ) -> None:
+        def read(layer: nn.Module, inputs: Tensor, output: Tensor, name: str = name) -> None:
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             share = max(1, rows * len(output) // len(images))
             sites = sample_sites(len(output), map_size(layer, output), share, generator)
-            patches = layer_patches(layer, inputs[0], sites)
+            patches = layer_patches(layer, inputs, sites)
             vectors = _grouped(layer, patches, per_channel[name])
             # A covariance is small next to squared means, so those leave before float32 rounds.
             origin = origins.setdefault(name, vectors.mean(dim=1, keepdim=True))
@@ -103,7 +102,7 @@ def gather_moments(
                 count + vectors.shape[1],
             )
 
-        handles.append(layer.register_forward_hook(read))
+        handles.append(hear_calls(layer, read))
     try:
         for batch in images.split(batch_size):
             network(batch)

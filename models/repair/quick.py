@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..layers import BatchNorm
 from ..reductions.channels import KeptChannels
 from .moments import LayerMoments
 from .nested import NestedRegression
@@ -101,7 +102,7 @@ class QuickRepair:
                 layer.bias.add_(shift)
             elif name in self._norms:
                 norm = slimmed.get_submodule(self._norms[name])
-                assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                assert isinstance(norm, BatchNorm)
                 assert norm.running_mean is not None
                 norm.running_mean.sub_(shift)
 

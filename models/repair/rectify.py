@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..calls import CountUses
+from ..hooks import hear_calls
 
 __all__ = ["FlatParts", "Rectifier", "rectifiers_after"]
 
@@ -94,8 +95,8 @@ def rectifiers_after(
     seen = _SeeRectifiers()
     produced: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        def hook(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             # Holding the tensor keeps its id from being reused by a later one.
             produced[name].append(output)
             seen.of[id(output)] = 0
@@ -103,8 +104,7 @@ def rectifiers_after(
         return hook
 
     handles = [
-        network.get_submodule(norms.get(name, name)).register_forward_hook(record(name))
-        for name in produced
+        hear_calls(network.get_submodule(norms.get(name, name)), record(name)) for name in produced
     ]
     try:
         with torch.inference_mode(), seen:

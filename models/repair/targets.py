@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..calls import map_size
+from ..hooks import hear_calls
 from .patches import Sites, channels_at, sample_sites
 
 __all__ = ["DenseTargets", "ObserveSums", "gather_targets"]
@@ -121,8 +122,8 @@ def gather_targets(
     def forget(tensor: Tensor) -> None:
         summands.pop(id(tensor), None)
 
-    def sample(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def sample(name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        def hook(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             calls[name] += 1
             if calls[name] == 1:
                 size = map_size(module, output)
@@ -132,8 +133,8 @@ def gather_targets(
 
         return hook
 
-    def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def remember(name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
+        def hook(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             # Holding the tensor keeps its id from being given to another one.
             summands[id(output)] = (name, output)
 
@@ -143,8 +144,8 @@ def gather_targets(
     for name in layers:
         layer = network.get_submodule(name)
         last = network.get_submodule(norms.get(name, name))
-        handles.append(layer.register_forward_hook(sample(name)))
-        handles.append(last.register_forward_hook(remember(name)))
+        handles.append(hear_calls(layer, sample(name)))
+        handles.append(hear_calls(last, remember(name)))
     try:
         with ObserveSums(observe, forget):
             network(images)

@@ -17,9 +17,7 @@ from ...models.costs.collection import Costs, CostTables
 from ...models.costs.own import OwnCosts, standalone_copy
 from ...models.costs.registry import gather_costs, own_costs
 from ...models.groups import ChannelGroups
-from ...models.inference.folding import fold_batchnorm
-from ...models.inference.fused import plan_inference
-from ...models.inference.precision import cast_network
+from ...models.inference.shortcuts import FastInference, Shortcuts
 from ...models.progress import SILENT, Progress
 from ...models.space import Candidate
 from ...models.statistics import gather_statistics
@@ -30,7 +28,7 @@ from ..measures.measure import Batch, Measure
 from ..registry import make_measures
 from .evaluation import Evaluation
 from .evaluator_spec import EvaluatorSpec, evaluation_key
-from .precision import choose_precision
+from .exactness import choose_shortcuts
 from .sampling import Sample, anticipated_deviations, check_count, draw_sample
 from .validation_images import ValidationImages
 
@@ -45,7 +43,7 @@ class CandidateEvaluator:
 
     Attributes:
         builder: Builds the networks of candidates.
-        precision: Precision that candidates are evaluated in, ``fp32`` or ``bf16``.
+        shortcuts: What candidates are evaluated with; see :func:`choose_shortcuts`.
         key: Digest of everything that decides an evaluation beside the widths.
         costs: All costs that are known of the task.
     """
@@ -58,27 +56,25 @@ class CandidateEvaluator:
         measures: tuple[Measure, ...],
         costs: Costs,
         device: torch.device,
-        precision: Literal["fp32", "bf16"],
+        shortcuts: Shortcuts,
         seed: int,
     ) -> None:
         self.builder = builder
         self.costs = costs
-        self.precision = precision
+        self.shortcuts = shortcuts
         self._spec = spec
         self._measures = measures
-        self._device = device
         images = task.calibration[: spec.recalibration]
-        self._finish = builder.finish(spec.repair, images, precision, device)
-        self._validation = ValidationImages.of(task, precision, device)
+        self._finish = builder.finish(spec.repair, images, shortcuts, device)
+        self._fast = FastInference(task.network, builder.statistics.norms, shortcuts, device)
+        self._validation = ValidationImages.of(task, self._fast)
         self._own_costs = OwnCosts(own_costs(spec.costs), task.example_input)
         # More may be known than evaluations tell.
         self._costs = costs.only(spec.costs)
         digests = {**self._own_costs.digests(), **self._costs.tables.digests()}
-        self.key = evaluation_key(spec, task.digest, precision, seed, digests)
-        dense = cast_network(task.network, precision, device)
+        self.key = evaluation_key(spec, task.digest, self.precision, seed, digests)
         with torch.inference_mode():
-            folded = fold_batchnorm(dense, builder.statistics.norms)
-            self._plan = plan_inference(folded) if device.type == "cpu" else None
+            folded = self._fast.fold(self._fast.cast(task.network))
         self._fit(folded)
         own = self._costs.tables.own
         self._dense = self._measure(folded, self.groups.sizes, own, time.perf_counter())
@@ -86,6 +82,11 @@ class CandidateEvaluator:
             # References are run on all images, as the dense network was.
             self._validation = self._validation.draw(self._sample(spec.images, seed))
             self._fit(folded)
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """Precision that candidates are evaluated in."""
+        return self.shortcuts.precision
 
     @property
     def groups(self) -> ChannelGroups:
@@ -110,7 +111,7 @@ class CandidateEvaluator:
         start = time.perf_counter()
         with torch.inference_mode():
             slimmed, network = self._slim(widths)
-            folded = fold_batchnorm(network, self.builder.statistics.norms)
+            folded = self._fast.fold(network)
         own: dict[str, float] = {}
         if len(self._own_costs):
             own = self._own_costs.measure(standalone_copy(slimmed, network))
@@ -132,7 +133,7 @@ class CandidateEvaluator:
     def _slim(self, widths: Candidate) -> tuple[nn.Module, nn.Module]:
         """A candidate as the builder makes it, and the same cast and finished."""
         slimmed = self.builder.slim(widths, self._spec.repair)
-        network = cast_network(slimmed, self.precision, self._device)
+        network = self._fast.cast(slimmed)
         self._finish(network, widths)
         return slimmed, network
 
@@ -150,7 +151,7 @@ class CandidateEvaluator:
         with torch.inference_mode():
             for share in REFERENCE_WIDTHS:
                 widths = tuple(max(1, round(share * size)) for size in self.groups.sizes)
-                network = fold_batchnorm(self._slim(widths)[1], self.builder.statistics.norms)
+                network = self._fast.fold(self._slim(widths)[1])
                 batches = [
                     torch.stack([measure.per_image(batch).double() for measure in measures])
                     for batch in self._batches(network)
@@ -182,7 +183,7 @@ class CandidateEvaluator:
 
     def _batches(self, network: nn.Module) -> Iterator[Batch]:
         validation = self._validation
-        fused = None if self._plan is None else self._plan.prepare(network)
+        fused = self._fast.fuse(network)
         for inputs, labels, dense, sample in zip(
             validation.images,
             validation.labels,
@@ -201,6 +202,7 @@ def build_evaluator(
     seed: int,
     progress: Progress = SILENT,
     tables: CostTables | None = None,
+    shortcuts: Shortcuts | None = None,
 ) -> CandidateEvaluator:
     """Prepare a task for evaluating candidates.
 
@@ -208,8 +210,10 @@ def build_evaluator(
         task: The task.
         spec: How candidates are evaluated.
         seed: As for :func:`prunetune.models.gather_statistics`.
-        progress: Receives a note of what takes long, and when bf16 is not accurate enough.
+        progress: Receives a note of what takes long, and of shortcuts that are given up.
         tables: What is known of costs, such as a latency table that another process measured.
+        shortcuts: What another process found to be exact for this task; when left out it is checked
+            here.
 
     Raises:
         PruneTuneError: If the network has nothing to prune, a name or parameter is wrong, or a cost
@@ -220,10 +224,12 @@ def build_evaluator(
         check_count(spec.images, len(task.validation), _leading(measures))
     statistics = gather_statistics(task, spec.criterion, seed, progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = choose_precision(spec.precision, task, device, progress)
+    if shortcuts is None:
+        shortcuts, builder = choose_shortcuts(task, statistics, spec, device, seed, progress)
+    else:
+        builder = CandidateBuilder(task, statistics, shortcuts)
     costs = gather_costs(spec.costs, task, statistics.groups, tables, progress)
-    builder = CandidateBuilder(task, statistics, precision)
-    return CandidateEvaluator(task, spec, builder, measures, costs, device, precision, seed)
+    return CandidateEvaluator(task, spec, builder, measures, costs, device, shortcuts, seed)
 
 
 def _leading(measures: tuple[Measure, ...]) -> int:

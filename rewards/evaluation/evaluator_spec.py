@@ -16,7 +16,7 @@ from ..registry import DEFAULT_MEASURES, MeasureSpec
 __all__ = ["EvaluatorSpec", "evaluation_key"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
-_VERSION = "5"
+_VERSION = "6"
 
 
 class EvaluatorSpec(BaseModel):

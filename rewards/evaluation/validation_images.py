@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ...models.inference.precision import place_images
+from ...models.inference.shortcuts import FastInference
 from ...models.task import PruningTask
 from .sampling import Sample
 
@@ -25,7 +24,7 @@ class ValidationImages:
     """All validation images, or a sample of them.
 
     Attributes:
-        images: Normalised, ``[N, C, H, W]`` each, channels last.
+        images: Normalised, ``[N, C, H, W]`` each.
         labels: True classes, int64 ``[N]`` each.
         sample: How they were drawn; None for all of them.
     """
@@ -35,24 +34,25 @@ class ValidationImages:
     sample: Sample | None = None
 
     @classmethod
-    def of(
-        cls, task: PruningTask, precision: Literal["fp32", "bf16"], device: torch.device
-    ) -> ValidationImages:
-        """All of a task's, in the precision of candidates."""
+    def of(cls, task: PruningTask, fast: FastInference) -> ValidationImages:
+        """All of a task's, as candidates read them."""
         images = task.validation.images
         size = _CPU_BATCH if images[0, 0].numel() > _SMALL_PIXELS else _CPU_BATCH_SMALL
-        if device.type == "cuda":
+        if fast.device.type == "cuda":
             size = _GPU_BATCH
         return cls(
-            tuple(place_images(part, precision, device) for part in images.split(size)),
-            tuple(labels.to(device) for labels in task.validation.labels.split(size)),
+            tuple(fast.images(part) for part in images.split(size)),
+            tuple(labels.to(fast.device) for labels in task.validation.labels.split(size)),
         )
 
     def draw(self, sample: Sample) -> ValidationImages:
         """A sample of all images, in batches of the same size."""
         size = len(self.images[0])
         indices = torch.from_numpy(sample.indices).to(self.images[0].device)
-        images = torch.cat(self.images)[indices].contiguous(memory_format=torch.channels_last)
+        # Images of one channel lie in memory either way, and either way is fine for them.
+        ordered = self.images[0].is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if ordered else torch.contiguous_format
+        images = torch.cat(self.images)[indices].contiguous(memory_format=layout)
         labels = torch.cat(self.labels)[indices]
         return ValidationImages(images.split(size), labels.split(size), sample)
 

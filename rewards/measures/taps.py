@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import EvaluationError
+from ...models.hooks import hear_calls, hear_inputs
 
 __all__ = ["RECTIFIERS", "Tap", "activation_modules", "pre_activation_modules"]
 
@@ -91,15 +92,13 @@ class Tap:
             call = self._calls[name]
             return name if call == 1 else f"{name}#{call}"
 
-        def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            listen(site(), arguments[0])
+        def before(module: nn.Module, inputs: Tensor) -> None:
+            listen(site(), inputs)
 
-        def after(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        def after(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
             listen(site(), output)
 
-        if inputs:
-            return module.register_forward_pre_hook(before)
-        return module.register_forward_hook(after)
+        return hear_inputs(module, before) if inputs else hear_calls(module, after)
 
     def next_pass(self) -> None:
         """Count calls from one again."""

@@ -15,6 +15,7 @@ from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
 from ...models.costs.collection import Costs, CostTables
 from ...models.costs.registry import check_costs, gather_costs, own_costs
+from ...models.inference.shortcuts import Shortcuts
 from ...models.progress import SILENT, Progress
 from ...models.task import PruningTask, TaskSpec, load_task
 from ...models.weights import save_weights
@@ -92,6 +93,7 @@ class PreparedFactory:
         seed: Of the splits.
         key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
         tables: What the driver gathered of costs.
+        shortcuts: What the driver found to be exact for this task, so that all workers do the same.
         trained: The file of weights that were trained for the run, whose folder other nodes may
             not see.
         live: Objects of this Python session that the run's spec names.
@@ -102,6 +104,7 @@ class PreparedFactory:
     seed: int
     key: str
     tables: CostTables = field(default_factory=CostTables, repr=False)
+    shortcuts: Shortcuts | None = None
     trained: bytes | None = field(default=None, repr=False)
     live: LiveObjects = field(default_factory=LiveObjects, repr=False, compare=False)
 
@@ -117,7 +120,13 @@ class PreparedFactory:
         """Task and evaluator; built once in a process."""
         if self.key not in _PREPARED:
             task = load_task(self._task_here(), self.seed)
-            evaluator = build_evaluator(task, self.evaluator, self.seed, tables=self.tables)
+            evaluator = build_evaluator(
+                task,
+                self.evaluator,
+                self.seed,
+                tables=self.tables,
+                shortcuts=self.shortcuts,
+            )
             if evaluator.key != self.key:
                 raise EvaluationError(
                     "A worker loaded another network, other data or another version of prunetune "
@@ -207,7 +216,13 @@ def prepare(
     }
     decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
     factory = PreparedFactory(
-        task_spec, decided, spec.seed, evaluator.key, evaluator.costs.tables, live=live
+        task_spec,
+        decided,
+        spec.seed,
+        evaluator.key,
+        evaluator.costs.tables,
+        evaluator.shortcuts,
+        live=live,
     )
     return Prepared(task, evaluator, factory, costs, problems)
 

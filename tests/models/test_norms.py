@@ -1,4 +1,4 @@
-"""Networks that normalise with GroupNorm, LayerNorm or InstanceNorm."""
+"""Networks with other layers than BatchNorm and ReLU between their weights."""
 
 from __future__ import annotations
 
@@ -67,6 +67,40 @@ class InstanceNormNet(nn.Module):
         return self.linear(self.norm2(self.conv(x)).relu().mean(dim=(2, 3)))
 
 
+class SyncedNet(nn.Module):
+    """What distributed training leaves behind."""
+
+    def __init__(self, planes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(planes, 8, 3, padding=1, bias=False)
+        self.norm1 = nn.SyncBatchNorm(8)
+        self.conv = nn.Conv2d(8, 12, 3, padding=1)
+        self.norm2 = nn.SyncBatchNorm(12)
+        self.linear = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits."""
+        x = self.norm1(self.stem(x)).relu()
+        return self.linear(self.norm2(self.conv(x)).relu().mean(dim=(2, 3)))
+
+
+class PReLUNet(nn.Module):
+    """A slope for each channel, and one for all."""
+
+    def __init__(self, planes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(planes, 8, 3, padding=1)
+        self.slopes = nn.PReLU(8)
+        self.conv = nn.Conv2d(8, 12, 3, padding=1)
+        self.slope = nn.PReLU()
+        self.linear = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits."""
+        x = self.slopes(self.stem(x))
+        return self.linear(self.slope(self.conv(x)).mean(dim=(2, 3)))
+
+
 class LayerNormMLP(nn.Module):
     """A perceptron on pixels, with a residual sum of normalised vectors."""
 
@@ -87,7 +121,9 @@ class LayerNormMLP(nn.Module):
         return self.linear(self.norm3(x).relu())
 
 
-NETWORKS = {net.__name__: net for net in (GroupNormNet, InstanceNormNet, LayerNormMLP)}
+NETWORKS = {
+    net.__name__: net for net in (GroupNormNet, InstanceNormNet, LayerNormMLP, SyncedNet, PReLUNet)
+}
 
 
 def _traced(name: str) -> tuple[nn.Module, ChannelGroups]:
@@ -95,7 +131,7 @@ def _traced(name: str) -> tuple[nn.Module, ChannelGroups]:
     network = randomise(NETWORKS[name]())
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d):
+            if isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d | nn.PReLU):
                 for parameter in module.parameters():
                     parameter.add_(torch.randn_like(parameter) * 0.3)
     return network, trace_channel_groups(network, torch.rand(1, 3, 8, 8), "all")
@@ -108,6 +144,8 @@ def _traced(name: str) -> tuple[nn.Module, ChannelGroups]:
         ("GroupNormNet", {"stem": 2, "conv1": 6}),
         ("InstanceNormNet", {"stem": 8, "conv": 12}),
         ("LayerNormMLP", {"first": 24, "hidden": 20}),
+        ("SyncedNet", {"stem": 8, "conv": 12}),
+        ("PReLUNet", {"stem": 8, "conv": 12}),
     ],
 )
 def test_every_layer_is_pruned(name: str, sizes: dict[str, int]) -> None:
@@ -174,14 +212,19 @@ def test_quick_light_and_full_repair_bring_outputs_nearer(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_candidates_without_batchnorm_are_evaluated(
+def test_candidates_with_other_layers_are_evaluated(
     name: str, precision: str, digits_task: PruningTask
 ) -> None:
     torch.manual_seed(0)
     network = randomise(NETWORKS[name](1))
     task = dataclasses.replace(digits_task, network=network, scope="all", digest=f"own {name}")
     for repair in ("none", "quick", "light"):
-        spec = EvaluatorSpec(precision=precision, repair=repair, measures=("loss",))
+        spec = EvaluatorSpec(
+            precision=precision,
+            repair=repair,
+            measures=("loss",),
+            recalibration=len(task.calibration),
+        )
         evaluator = build_evaluator(task, spec, 0)
         widths = tuple(max(1, size // 2) for size in evaluator.groups.sizes)
         evaluation = evaluator.evaluate(widths)
