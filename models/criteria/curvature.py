@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..hooks import hear_calls
 from ..layers import adapter_of
 from ..repair.patches import Sites, channels_at, layer_patches, sample_sites
 
@@ -67,7 +68,7 @@ def kronecker_factors(
     generator = torch.Generator().manual_seed(seed)
     recorders = {name: _Recorder(network.get_submodule(name), places, seed) for name in layers}
     handles = [
-        network.get_submodule(name).register_forward_hook(recorder.forward)
+        hear_calls(network.get_submodule(name), recorder.forward)
         for name, recorder in recorders.items()
     ]
     try:
@@ -106,13 +107,13 @@ class _Recorder:
         self._rows = 0
         self.output: Tensor | None = None
 
-    def forward(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def forward(self, module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         adapter = adapter_of(module)
         assert adapter is not None
         height, width = adapter.map_size(output)
         count = min(self._places, height * width) * len(output)
         sites = sample_sites(len(output), (height, width), count, self._generator)
-        patches = layer_patches(self._layer, inputs[0].detach(), sites).double()
+        patches = layer_patches(self._layer, inputs.detach(), sites).double()
         ones = patches.new_ones(len(patches), 1)
         vectors = torch.cat([patches, ones], dim=1)
         # Sampled places stand for all.

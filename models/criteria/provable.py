@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..groups import ChannelGroup, Member
+from ..hooks import hear_calls
 from ..layers import adapter_of, multiplies
 from .criterion import Criterion, Evidence, Ranking
 from .importance_sampling import FAILURE, calibration_size, draws_for
@@ -108,8 +109,8 @@ def _events(evidence: Evidence, reader: Member) -> float:
     facts = adapter.facts(layer)
     kernel = 1 if facts is None else facts.kernel[0] * facts.kernel[1]
     sizes: list[tuple[int, int]] = []
-    handle = layer.register_forward_hook(
-        lambda module, inputs, output: sizes.append(adapter.map_size(output))
+    handle = hear_calls(
+        layer, lambda module, inputs, output: sizes.append(adapter.map_size(output))
     )
     try:
         evidence.network(evidence.images[:1])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..groups import Member
+from ..hooks import hear_calls
 from ..layers import adapter_of
 from ..repair.patches import patches_by_position, sample_sites
 
@@ -116,14 +117,14 @@ def _inputs_of(
 
         def keep(
             module: nn.Module,
-            inputs: tuple[Tensor, ...],
+            inputs: Tensor,
             output: Tensor,
             seen: list[tuple[Tensor, tuple[int, int]]] = seen,
         ) -> None:
             # What follows may work in place on what the layer has read.
-            seen.append((inputs[0].clone(), adapter.map_size(output)))
+            seen.append((inputs.clone(), adapter.map_size(output)))
 
-        handle = layer.register_forward_hook(keep)
+        handle = hear_calls(layer, keep)
         try:
             network(batch)
         finally:

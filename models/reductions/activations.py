@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..calls import map_size
-from ..layers import averages
+from ..hooks import hear_calls
+from ..layers import averages, is_unaltered, multiplies
 from ..symbolic import trace
 from .linear_maps import obstacle_to_joining
 
@@ -88,7 +89,7 @@ def find_activations(network: nn.Module, example_input: Tensor) -> tuple[Activat
     around = {} if graph is None else _neighbours(graph, modules)
     found = []
     for name in order:
-        if type(modules[name]) in ACTIVATIONS:
+        if type(modules[name]) in ACTIVATIONS and is_unaltered(modules[name]):
             before, after = around.get(name, ((), None))
             found.append(_activation(name, before, after, modules, places))
     return tuple(found)
@@ -120,13 +121,13 @@ def _calls(network: nn.Module, example_input: Tensor) -> tuple[list[str], dict[s
     calls: Counter[str] = Counter()
     places: dict[str, int] = {}
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
         calls[names[module]] += 1
-        if type(module) in (nn.Conv2d, nn.Linear):
+        if multiplies(module):
             height, width = map_size(module, output)
             places[names[module]] = height * width
 
-    handles = [each.register_forward_hook(record) for each in names if not each._modules]
+    handles = [hear_calls(each, record) for each in names if not each._modules]
     try:
         with torch.inference_mode():
             network(example_input[:1])
@@ -186,4 +187,7 @@ def _reader(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
 
 
 def _is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and type(modules[str(node.target)]) in _TRANSPARENT
+    if node.op != "call_module":
+        return False
+    module = modules[str(node.target)]
+    return type(module) in _TRANSPARENT and is_unaltered(module)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..hooks import hear_inputs
 from ..layers import own_copy
 from ..space import Candidate, Decision
 from .activations import Activation, Join
@@ -158,18 +159,18 @@ def fit_lines(
 
         def add(
             module: nn.Module,
-            inputs: tuple[Tensor, ...],
+            inputs: Tensor,
             name: str = each.name,
             vectors: bool = vectors,
         ) -> None:
             # Read before the activation runs, which may work in place.
-            before = _by_channel(inputs[0], vectors)
-            after = _by_channel(module.forward(inputs[0].clone()), vectors)
+            before = _by_channel(inputs, vectors)
+            after = _by_channel(module.forward(inputs.clone()), vectors)
             ones = torch.ones_like(before)
             found = torch.stack([ones, before, after, before * before, before * after]).sum(dim=2)
             sums[name] = sums[name] + found if name in sums else found
 
-        handles.append(network.get_submodule(each.name).register_forward_pre_hook(add))
+        handles.append(hear_inputs(network.get_submodule(each.name), add))
     try:
         with torch.inference_mode():
             for batch in images.split(batch_size):

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..layers import description, multiplies
+
 __all__ = [
     "LinearMap",
     "joined",
@@ -124,8 +126,8 @@ def obstacle_to_joining(first: nn.Module, second: nn.Module) -> str | None:
         second: Any layer.
     """
     for layer in (first, second):
-        if type(layer) not in (nn.Conv2d, nn.Linear):
-            return f"{type(layer).__name__} is not known to be linear"
+        if not multiplies(layer):
+            return f"{description(layer)} is not known to be linear"
         if isinstance(layer, nn.Conv2d):
             if _padding(layer) is None:
                 return "it pads unevenly"

@@ -32,7 +32,7 @@ _TOLERATED = {"fp32": 1e-3, "bf16": 0.25}
 _TOLERATED_ON_A_CARD = 1e-2
 # Largest difference of the dense network's accuracy that reduced precision may make.
 _TOLERATED_ACCURACY = 0.002
-# Shares of its units that a group of the random candidate keeps.
+# Shares of the dense values that the random candidate's lie between.
 _NARROWEST, _WIDEST = 0.3, 0.9
 
 
@@ -168,11 +168,10 @@ class _Choice:
         self, shortcuts: Shortcuts, builder: CandidateBuilder
     ) -> tuple[nn.Module, Shortcuts, CandidateBuilder]:
         """A random candidate, slim, repaired and finished, and what it could be built with."""
-        sizes = self.statistics.groups.sizes
-        shares = np.random.default_rng(self.seed).uniform(_NARROWEST, _WIDEST, len(sizes))
-        candidate = tuple(
-            max(1, round(share * size)) for share, size in zip(shares, sizes, strict=True)
-        )
+        space = self.statistics.space
+        shares = np.random.default_rng(self.seed).uniform(_NARROWEST, _WIDEST, len(space))
+        values = np.maximum(space.smallest, np.rint(shares * space.sizes).astype(np.int64))
+        candidate = tuple(int(value) for value in space.canonical(values[None])[0])
         try:
             return self._finished(candidate, shortcuts, builder), shortcuts, builder
         except Exception as error:
