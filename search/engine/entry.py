@@ -9,7 +9,6 @@ from typing import Any
 from ...cluster.connect import connect
 from ...errors import SpecError, UnknownNameError
 from ...models.progress import SILENT, Progress
-from ..run.checkpoints import retire_experiment
 from ..run.continuation import (
     check_comparable,
     check_same_spec,
@@ -122,8 +121,9 @@ def resume_run(
             return summary
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
         check_comparable(folder, spec, prepared.record_key, prepared.dense_measures)
-        if longer:
-            _reopen_searches(folder, summary)
+        if longer and summary is not None:
+            # Searches that had ended have not ended at this length.
+            write_summary(folder, summary.model_copy(update={"status": "interrupted"}))
         spec = spec.model_copy(update={"evaluations": wanted})
         if spec.to_dict() != begun:
             # The note first: what it knows of and the spec lacks has its default.
@@ -184,14 +184,6 @@ def _own_spec(folder: RunFolder, values: Mapping[str, Any]) -> SearchSpec:
             f"The run's {source} does not fit this version of prunetune: {error} Correct it there, "
             f"or go on with the version that {folder.path / MARKER} names."
         ) from error
-
-
-def _reopen_searches(folder: RunFolder, summary: Summary | None) -> None:
-    """Let finished searches go on; wherever this is interrupted, it can be repeated."""
-    if summary is not None:
-        write_summary(folder, summary.model_copy(update={"status": "interrupted"}))
-    # Tune does not extend trials that have finished: a new experiment takes over their checkpoints.
-    retire_experiment(folder.tune)
 
 
 def _is_taken(path: Path) -> bool:

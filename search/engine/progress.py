@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from ray import tune
@@ -73,10 +74,16 @@ class ReportProgress(tune.Callback):
     last_note: ClassVar[float] = 0.0
 
     @classmethod
-    def begin(cls, progress: Progress, trials: Mapping[str, TrialSpec], evaluations: int) -> None:
-        """Report to ``progress`` from now on."""
+    def begin(
+        cls,
+        progress: Progress,
+        trials: Mapping[str, TrialSpec],
+        evaluations: int,
+        results: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
+        """Report to ``progress`` from now on; ``results`` are of searches that have ended."""
         cls.progress, cls.trials, cls.evaluations = progress, trials, evaluations
-        cls.results = {}
+        cls.results = {name: dict(result) for name, result in results.items()}
         cls.last_note = time.monotonic()
 
     def on_trial_result(

@@ -23,11 +23,13 @@ from ...envs.problem import Outcome, Problem
 from ...errors import EvaluationError, PluginError, SpecError
 from ..agents import Agent, make_agent
 from ..run.checkpoints import (
+    TrialEnd,
     TrialProgress,
     read_checkpoint,
     seal_checkpoint,
     trial_checkpoints,
     whole_checkpoints,
+    write_end,
 )
 from ..run.history import Asked, TrialHistory, pick_finalists
 from ..run.locks import take
@@ -35,7 +37,7 @@ from ..spec.model import StoppingSpec
 from ..spec.trials import TrialSpec
 from .stopping import Rungs, YardstickClient, stopped_at
 
-__all__ = ["ACCURACY", "SearchTrial", "TrialPlan"]
+__all__ = ["ACCURACY", "SearchTrial", "TrialPlan", "told"]
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +153,8 @@ class SearchTrial(tune.Trainable):
         if self._agent is None:
             return self._report(done=True, failure=self._failure)
         progress = self._progress
+        if progress.asked >= self._plan.evaluations:
+            return self._report(done=True)
         try:
             iteration = self._agent.iterate(self._plan.evaluations - progress.asked)
         except EvaluationError as error:
@@ -258,5 +262,13 @@ class SearchTrial(tune.Trainable):
 
     def _report(self, done: bool, **figures: Any) -> dict[str, Any]:
         progress = self._progress
-        best = {f"best_{name}": value for name, value in progress.best.items()}
-        return {"done": done, "evaluations": progress.asked, **best, **figures}
+        if done:
+            end = TrialEnd(self._plan.evaluations, progress, figures.get("failure"))
+            write_end(self._history.folder, end)
+        return {"done": done, **told(progress), **figures}
+
+
+def told(progress: TrialProgress) -> dict[str, float]:
+    """How far a trial has come, as its results tell Tune and the table of searches."""
+    best = {f"best_{name}": value for name, value in progress.best.items()}
+    return {"evaluations": progress.asked, **best}

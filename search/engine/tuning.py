@@ -1,8 +1,7 @@
-"""The searches of a run as one Ray Tune experiment, started or restored."""
+"""The searches of a run as one Ray Tune experiment: all of them, or those that have not ended."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -19,18 +18,13 @@ from ..._registry import user_modules
 from ...cluster.resources import EvaluatorResources, capacity
 from ...envs.problem import Problem
 from ...models.progress import SILENT, Progress
-from ..run.checkpoints import retire_experiment
+from ..run.checkpoints import TrialEnd, read_end, retire_experiment
 from ..spec.model import SearchSpec
 from ..spec.trials import TrialSpec
 from .progress import ReportProgress
-from .trial import SearchTrial, TrialPlan
+from .trial import SearchTrial, TrialPlan, told
 
 __all__ = ["Ended", "concurrent_trials", "run_trials"]
-
-_log = logging.getLogger(__name__)
-
-_STATE = "experiment_state-*.json"
-_PICKLE = b"\x80"
 
 # Deaths of one trial's process that Tune makes good by itself; later ones wait to be resumed.
 _MAX_FAILURES = 5
@@ -79,6 +73,9 @@ def run_trials(
 ) -> dict[str, Ended]:
     """Run all trials, or the rest of them where an earlier process was interrupted.
 
+    What an earlier process left of Tune's own state is put aside unread: histories are ours, trials
+    find their checkpoints themselves, and which of them have ended is noted beside their histories.
+
     Args:
         folder: ``RUN/tune``.
         trials: All of them, in order.
@@ -94,20 +91,29 @@ def run_trials(
     Raises:
         KeyboardInterrupt: If the user stopped it; everything is there to be resumed.
     """
+    known = {each.name: read_end(plan.histories / each.name, plan.evaluations) for each in trials}
+    ends = {name: end for name, end in known.items() if end is not None}
+    ended = {name: Ended(end.failure) for name, end in ends.items()}
+    left = [trial for trial in trials if trial.name not in ended]
+    if not left:
+        return ended
     _be_quiet()
     _pickle_users_modules()
     trainable = tune.with_parameters(
         SearchTrial, plan=plan, problems=dict(problems), live=live or LiveObjects()
     )
     total = len(trials) * plan.evaluations
-    ReportProgress.begin(progress, {trial.name: trial for trial in trials}, plan.evaluations)
+    ReportProgress.begin(
+        progress, {trial.name: trial for trial in trials}, plan.evaluations, _told_of(ends)
+    )
     progress.start(total, "Searching" if len(trials) == 1 else f"{len(trials)} searches")
+    progress.advance(len(ends) * plan.evaluations)
     try:
-        results = _fit(folder, trainable, trials, concurrent)
+        retire_experiment(folder)
+        results = _new_tuner(folder, trainable, left, concurrent).fit()
     finally:
         ReportProgress.begin(SILENT, {}, 0)
         progress.finish()
-    ended = {}
     for result in results:
         if result.error is None and not (result.metrics or {}).get("done"):
             raise KeyboardInterrupt
@@ -117,53 +123,17 @@ def run_trials(
     return ended
 
 
-def _fit(
-    folder: Path, trainable: Any, trials: Sequence[TrialSpec], concurrent: int
-) -> tune.ResultGrid:
-    """Restore the experiment where it is whole, else begin one anew."""
-    space = {"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])}
-    tuner = None
-    if _is_whole(folder):
-        try:
-            tuner = tune.Tuner.restore(
-                str(folder),
-                trainable=trainable,
-                param_space=space,
-                resume_unfinished=True,
-                resume_errored=True,
-            )
-        except Exception as error:  # another version of Ray wrote it, say
-            _log.warning("Ray Tune cannot restore %s (%s); it begins anew.", folder, error)
-    if tuner is None:
-        # Nothing is lost with it: histories are ours, and trials find their checkpoints themselves.
-        retire_experiment(folder)
-        tuner = _new_tuner(folder, trainable, space, concurrent)
-    return tuner.fit()
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether all of Tune's own state can be read; a crash may leave any of its files half-written.
-
-    Tune itself notices only some of that, and in the middle of a run.
-    """
-    if not any(folder.glob(_STATE)):
-        return False
-    try:
-        for path in (*folder.glob("*.json"), *folder.glob("*.pkl")):
-            content = path.read_bytes()
-            # What Tune names .json is a pickle now and then.
-            (cloudpickle.loads if content.startswith(_PICKLE) else json.loads)(content)
-    except Exception:  # a damaged pickle raises anything
-        return False
-    return (folder / "tuner.pkl").is_file()
+def _told_of(ends: Mapping[str, TrialEnd]) -> dict[str, dict[str, Any]]:
+    """What searches that have ended told when they did."""
+    return {name: {"done": True, **told(end.progress)} for name, end in ends.items()}
 
 
 def _new_tuner(
-    folder: Path, trainable: Any, space: Mapping[str, Any], concurrent: int
+    folder: Path, trainable: Any, trials: Sequence[TrialSpec], concurrent: int
 ) -> tune.Tuner:
     return tune.Tuner(
         trainable,
-        param_space=dict(space),
+        param_space={"trial": tune.grid_search([each.model_dump(mode="json") for each in trials])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
             reuse_actors=True,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ..._live import is_live, live_name
 from ...errors import RunFolderError
 from ...rewards import Evaluation
+from ..run.checkpoints import experiments
 from ..run.folder import RunFolder
 from ..run.history import Asked, TrialHistory
 from ..run.record import read_record
@@ -148,7 +149,8 @@ def _logged(
 ) -> dict[str, list[dict[str, float]]]:
     """From Tune's own logs; a line is one iteration, and the last of equal ones counts."""
     found: dict[str, dict[int, dict[str, float]]] = {}
-    for path in sorted(run.tune.rglob("result.json")):
+    logs = (path for each in experiments(run.tune) for path in sorted(each.rglob("result.json")))
+    for path in logs:
         for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
