@@ -121,6 +121,14 @@ def compare(
     )
 
 
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the code of a run that was moved, copied or made by somebody else."
+    ),
+]
+
+
 @app.command()
 @plainly
 def resume(
@@ -129,11 +137,13 @@ def resume(
         int | None,
         typer.Option(min=1, help="Candidates each search may ask for in all; a longer search."),
     ] = None,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a search or comparison after anything that ended it early.
 
-    After Ctrl-C, a crash or a lost machine no evaluation is lost, and none is repeated.
+    After Ctrl-C, a crash or a lost machine no evaluation is lost, and none is repeated. It runs the
+    code that the run names; where you did not begin the run here, it asks for --trust first.
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
@@ -144,7 +154,7 @@ def resume(
     with opened_run(run) as folder:
         try:
             with shown_progress() as progress:
-                summary = resume_run(folder, progress, evaluations=evaluations)
+                summary = resume_run(folder, progress, evaluations=evaluations, trust=trust)
         except KeyboardInterrupt:
             interrupted(run)
         conclude(summary.folder, as_json)
@@ -160,12 +170,13 @@ def finetune(
             "--set", metavar="KEY=VALUE", help="Replace a value of the spec's finetune; repeatable."
         ),
     ] = None,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune what a run found once more, in another way.
 
     Nothing is searched again. The run's networks, its report and its spec are replaced; a run
-    that was interrupted goes on first.
+    that was interrupted goes on first. It runs code as `resume` does.
 
     Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
     """
@@ -176,7 +187,7 @@ def finetune(
     with opened_run(run) as folder:
         try:
             with shown_progress() as progress:
-                summary = finetune_run(folder, overrides or (), progress)
+                summary = finetune_run(folder, overrides or (), progress, trust=trust)
         except KeyboardInterrupt:
             interrupted(run)
         conclude(summary.folder, as_json)

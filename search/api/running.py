@@ -181,6 +181,7 @@ def resume(
     objects: Sequence[Any] = (),
     evaluations: int | None = None,
     progress: bool | Progress = True,
+    trust: bool = False,
 ) -> Run:
     """Continue a run after anything that ended it early; nothing is evaluated twice.
 
@@ -193,6 +194,8 @@ def resume(
         objects: Rewards, agents and the like of the user's own that it began with.
         evaluations: Candidates that each search may ask for in all, where that is more than before.
         progress: As in `prune`.
+        trust: Whether to run the code of a run that was not begun here by you: the files and
+            modules that it names, and the pickles in its checkpoints.
 
     Raises:
         PruneTuneError: If there is no run, or it cannot be continued: another task or object, or
@@ -203,7 +206,9 @@ def resume(
     with opened_run(str(run)) as folder:
         _check_given(folder, task, given)
         with _plain_errors():
-            summary = resume_run(folder, chosen_progress(progress), evaluations=evaluations)
+            summary = resume_run(
+                folder, chosen_progress(progress), evaluations=evaluations, trust=trust
+            )
         return Run(summary.folder, trust=True)
 
 

@@ -17,6 +17,7 @@ from ..run.continuation import (
 )
 from ..run.folder import MARKER, RunFolder
 from ..run.summary import Summary, read_summary, write_summary
+from ..run.trust import check_trusted, remember
 from ..spec.model import CompareSpec, SearchSpec
 from ..spec.reading import override_values, read_spec
 from .preparing import prepare
@@ -69,6 +70,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
         else RunFolder.create_numbered(spec.name, values, _DEFAULT_ROOT)
     )
     with folder.lock():
+        remember(folder)
         note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
         try:
             return RunStages(folder, spec, prepared.keep(folder), progress).run()
@@ -81,6 +83,7 @@ def resume_run(
     progress: Progress = SILENT,
     evaluations: int | None = None,
     spec: SearchSpec | None = None,
+    trust: bool = False,
 ) -> Summary:
     """Continue a run after anything that ended it early; nothing is evaluated twice.
 
@@ -91,7 +94,10 @@ def resume_run(
             before; finished searches go on from where they ended.
         spec: What the user asks for now, evaluations included; the run's own spec when left out.
             It replaces the run's, from which it may differ in where the run happens, how long it
-            is, and where its files are.
+            is, and where its files are. A run that is found where the user's own spec puts it is
+            trusted.
+        trust: Whether to run the code of a run that was not begun here by this user; see
+            ``run.trust``.
 
     Returns:
         The summary; of a run that had finished, the one it has.
@@ -104,6 +110,7 @@ def resume_run(
     folder = RunFolder.open(path)
     with folder.lock():
         begun, summary = folder.read_spec(), read_summary(folder)
+        check_trusted(folder, begun, trust or spec is not None)
         if spec is not None:
             check_same_spec(folder, spec)
         else:
@@ -134,7 +141,10 @@ def resume_run(
 
 
 def finetune_run(
-    path: Path | str, overrides: Sequence[str], progress: Progress = SILENT
+    path: Path | str,
+    overrides: Sequence[str],
+    progress: Progress = SILENT,
+    trust: bool = False,
 ) -> Summary:
     """Fine-tune what a run found anew, otherwise; nothing is searched again.
 
@@ -144,6 +154,7 @@ def finetune_run(
         path: The run folder.
         overrides: What changes of the spec's ``finetune``, ``key=value`` each.
         progress: Receives what happens.
+        trust: As for `resume_run`.
 
     Raises:
         PruneTuneError: If there is no run, another process has it, or an override makes no sense.
@@ -152,6 +163,7 @@ def finetune_run(
     folder = RunFolder.open(path)
     with folder.lock():
         values = folder.read_spec()
+        check_trusted(folder, values, trust)
         before = _own_spec(folder, values)
         override_values(values, [f"finetune.{override}" for override in overrides])
         spec = read_spec(values, str(folder.path / "spec.yaml"))

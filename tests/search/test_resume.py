@@ -27,6 +27,7 @@ from prunetune.search.run.record import (
     read_record,
 )
 from prunetune.search.run.summary import Summary, read_summary, write_summary
+from prunetune.search.run.trust import remember
 from prunetune.search.spec.reading import read_spec
 
 pytestmark = pytest.mark.ray
@@ -58,6 +59,16 @@ def _values(folder: Path, **values: Any) -> dict[str, Any]:
     }
 
 
+class _Touches:
+    """Its pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mknod, (str(self.path),)
+
+
 @pytest.fixture(scope="module")
 def finished(
     local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
@@ -73,7 +84,10 @@ def run(finished: Summary, tmp_path: Path) -> Path:
     copy = tmp_path / "run"
     shutil.copytree(finished.folder, copy)
     stopped = finished.model_copy(update={"status": "interrupted", "best": ()})
-    write_summary(RunFolder.open(copy), stopped)
+    folder = RunFolder.open(copy)
+    write_summary(folder, stopped)
+    (copy / "histories" / _TRIAL / "ended.json").unlink()
+    remember(folder)
     return copy
 
 
@@ -118,10 +132,14 @@ def test_a_finished_run_goes_on_for_longer_where_it_ended(finished: Summary, run
 
 
 @pytest.mark.slow
-def test_what_tune_lost_is_made_good(finished: Summary, run: Path) -> None:
-    # A kill while Tune copies its state leaves half of the newest file.
-    next((run / "tune").glob("experiment_state-*.json")).write_text('{"trial_')
-    (run / "tune" / "tuner.pkl").write_bytes(b"")
+def test_tunes_own_state_is_not_read_and_what_it_lost_is_made_good(
+    finished: Summary, run: Path
+) -> None:
+    # It is a pickle, whatever it is called; a stranger's would run.
+    trap = pickle.dumps(_Touches(run / "unpickled"))
+    for path in (run / "tune").iterdir():
+        if path.is_file():
+            path.write_bytes(trap)
     _edit_spec(run, "cluster.evaluators", 1)  # where it runs may change
     _edit_spec(run, "compare.concurrent", 1)
     newest = _checkpoints(run)[-1]
@@ -137,6 +155,15 @@ def test_what_tune_lost_is_made_good(finished: Summary, run: Path) -> None:
     assert repeated == ["000003.parquet"], "it goes on from the checkpoint before the damaged one"
     assert _history(run) == _history(finished.folder)
     assert sorted(_recorded(run)) == sorted(_recorded(finished.folder)), "none is evaluated again"
+    assert not (run / "unpickled").exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_has_ended_is_not_begun_again(finished: Summary, run: Path) -> None:
+    shutil.copy(finished.folder / "histories" / _TRIAL / "ended.json", run / "histories" / _TRIAL)
+    summary = resume_run(run)
+    assert summary.status == "finished" and summary.best == finished.best
+    assert not list(run.glob("tune-retired-*"))
 
 
 @pytest.mark.parametrize(
