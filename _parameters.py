@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-__all__ = ["Keywords", "read_value"]
+__all__ = ["Keywords", "is_finite", "read_value"]
 
 
 class Keywords(typing.NamedTuple):
@@ -82,6 +83,15 @@ def read_value(value: Any, annotation: Any) -> Any:
         return adapter.validate_json(json.dumps(value), strict=True)
     # YAML takes 1e-3 for text; this takes it for a number where a number is wanted.
     return adapter.validate_python(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether no number in a parameter is infinite or not a number."""
+    if isinstance(value, Mapping):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _has_truth_value(value: Any) -> bool:

@@ -25,10 +25,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ._live import is_live, live_name, live_object, users_modules
-from ._parameters import Keywords, read_value
+from ._parameters import Keywords, is_finite, read_value
 from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
 
 __all__ = [
@@ -66,6 +66,15 @@ class NamedSpec(BaseModel):
     @classmethod
     def _read_shorthand(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_finite(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        # They could not be written: JSON has no such numbers.
+        for name, value in parameters.items():
+            if not is_finite(value):
+                raise ValueError(f"{name}: {value!r} should be a finite number")
+        return parameters
 
     @property
     def title(self) -> str:

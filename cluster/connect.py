@@ -45,7 +45,7 @@ class ClusterSpec(BaseModel):
             folders are where the driver runs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     address: str | None = None
     evaluators: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -55,7 +55,7 @@ class TaskSpec(BaseModel):
         training: How the dense network is trained where there are no weights.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str
     weights: Path | None = None

@@ -51,7 +51,7 @@ class TrainingSpec(BaseModel):
         device: ``auto`` takes a GPU when there is one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=10, ge=0)
     batch_size: int = Field(default=128, ge=2)

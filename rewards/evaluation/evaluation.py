@@ -11,11 +11,14 @@ from typing import Any
 from ...errors import EvaluationError
 from ...models.space import Candidate
 
-__all__ = ["Evaluation"]
+__all__ = ["COLUMN_PREFIXES", "Evaluation"]
 
 _MEASURE_PREFIX = "measures."
 _COST_PREFIX = "costs."
 _ERROR_PREFIX = "standard_errors."
+
+COLUMN_PREFIXES = (_MEASURE_PREFIX, _COST_PREFIX, _ERROR_PREFIX)
+"""What the names of an evaluation's columns begin with in a table."""
 
 
 @dataclass(frozen=True)

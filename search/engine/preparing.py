@@ -23,7 +23,8 @@ from ...rewards.evaluation.evaluator import CandidateEvaluator, build_evaluator
 from ...rewards.evaluation.evaluator_spec import EvaluatorSpec
 from ...rewards.registry import make_reward
 from ..agents import check_agent
-from ..run.folder import RunFolder, write_durably
+from ..run.files import write_durably
+from ..run.folder import RunFolder
 from ..run.record import RecordKey
 from ..spec.model import SearchSpec
 from ..spec.trials import comparison_trials

@@ -251,7 +251,7 @@ class RunStages:
                 groups={group.name: group.size for group in structure.groups},
                 measures=measures,
             ),
-            environment=self.folder.read_environment(),
+            environment=self.folder.note_environment(),
         )
 
     def _write(self, **changes: Any) -> None:

@@ -30,7 +30,7 @@ from ...errors import ClusterError, PruneTuneError, RunFolderError
 from ...models.data import LabelledImages, augment
 from ...models.space import Candidate
 from ...models.training import accuracy
-from ..run.folder import write_durably
+from ..run.files import write_durably
 from ..spec.model import BudgetSpec, StoppingSpec
 from .preparing import PreparedFactory
 

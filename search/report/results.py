@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..._live import is_live, live_name
 from ...errors import RunFolderError
 from ...rewards import Evaluation
@@ -108,14 +106,7 @@ def load_results(run: RunFolder) -> Results:
     Raises:
         RunFolderError: If the run has no results yet, or a file of it is damaged.
     """
-    try:
-        summary = read_summary(run)
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RunFolderError(
-            f"The file {run.summary_path} is damaged (at {where}); restore it from a copy or run "
-            "again."
-        ) from error
+    summary = read_summary(run)
     if summary is None:
         raise RunFolderError(
             f"The run {run.path} has no results yet; wait for its first evaluations or continue it "

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..._text import plain_cell
-from ..run.folder import write_durably
+from ..run.files import write_durably
 from ..run.summary import Best
 from .fidelity import Fidelity
 from .results import FLOPS_NOTE, Results, budget_text, delivered_accuracy, number

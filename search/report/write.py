@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import RunFolderError
-from ..run.folder import RunFolder, write_durably
+from ..run.files import write_durably
+from ..run.folder import RunFolder
 from . import curves, figures
 from .fidelity import reward_fidelities
 from .page import Picture, build_page

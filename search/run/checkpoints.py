@@ -21,7 +21,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from .folder import sync_folder, write_durably
+from .files import sync_folder, write_durably
 
 __all__ = [
     "TrialEnd",

@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 
 from ... import __version__
-from ...errors import RunFolderError
+from ...errors import RunFolderError, SpecError
 from ..spec.paths import folder_stem
+from ..spec.yaml_text import yaml_values
+from .files import read_file, sync_folder, write_durably
 from .locks import hold
 from .machine import describe_environment
 
@@ -27,30 +29,7 @@ FORMAT = 2
 
 MARKER = "prunetune-run.json"
 _LOCK = ".lock"
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it is there completely, or not at all, even after a power cut.
-
-    Args:
-        path: Where; its folder must exist.
-        content: What.
-
-    Raises:
-        OSError: If it cannot be written; an older file at ``path`` is then untouched.
-    """
-    # The hidden name ends with no known suffix, so that no reader takes it for a finished file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+_ENVIRONMENT = "environment.json"
 
 
 def names_in(folder: Path) -> list[str]:
@@ -69,15 +48,6 @@ def next_name(name: str, taken: Iterable[str]) -> str:
     pattern = re.compile(re.escape(stem) + r"-(\d+)")
     numbers = [int(match.group(1)) for each in taken if (match := pattern.fullmatch(each))]
     return f"{stem}-{max(numbers, default=0) + 1}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class RunFolder:
@@ -160,17 +130,16 @@ class RunFolder:
         target = Path(path).expanduser().absolute()
         if not target.is_dir():
             raise RunFolderError(f"There is no run folder {target}; check the path.")
-        try:
-            marker = json.loads((target / MARKER).read_text())
-            layout, version = int(marker["format"]), str(marker["prunetune"])
-        except FileNotFoundError:
+        if not (target / MARKER).exists():
             raise RunFolderError(
                 f"The folder {target} is not a run of prunetune: it has no {MARKER}."
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            )
+        marker = cls(target).read_json(MARKER)
+        layout, version = marker.get("format"), str(marker.get("prunetune"))
+        if not isinstance(layout, int):
             raise RunFolderError(
-                f"The file {target / MARKER} cannot be read ({error}); restore it from a copy."
-            ) from error
+                f"The file {target / MARKER} does not say its format; restore it from a copy."
+            )
         if layout > FORMAT:
             raise RunFolderError(
                 f"The run {target} was written by prunetune {version}, which is newer than this "
@@ -206,7 +175,7 @@ class RunFolder:
             # The marker comes last: only a complete folder is a run.
             for name, content in (
                 ("spec.yaml", text),
-                ("environment.json", _as_json(describe_environment())),
+                (_ENVIRONMENT, _as_json(describe_environment())),
                 (MARKER, _as_json(marker)),
             ):
                 written.append(folder / name)
@@ -272,16 +241,31 @@ class RunFolder:
         """
         path = self.path / "spec.yaml"
         try:
-            spec = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise RunFolderError(f"The spec {path} cannot be read: {error}") from error
+            spec = yaml_values(read_file(path), f"The spec {path}")
+        except SpecError as error:
+            raise RunFolderError(str(error)) from None
         if not isinstance(spec, dict):
             raise RunFolderError(f"The spec {path} is not a mapping; restore it from a copy.")
         return spec
 
     def read_environment(self) -> dict[str, Any]:
-        """What `create` noted of the machine and its packages."""
-        return self.read_json("environment.json")
+        """What `create` noted of the machine and its packages; empty where that was lost."""
+        try:
+            return self.read_json(_ENVIRONMENT)
+        except RunFolderError:
+            return {}
+
+    def note_environment(self) -> dict[str, Any]:
+        """What `create` noted of the machine, or, where that was lost, what is true now.
+
+        Raises:
+            RunFolderError: If it cannot be written.
+        """
+        noted = self.read_environment()
+        if not noted:
+            noted = describe_environment()
+            self.write_json(_ENVIRONMENT, noted)
+        return noted
 
     def read_summary(self) -> dict[str, Any]:
         """The summary; empty before the first one is written.
@@ -324,9 +308,15 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            value = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"The file {path} cannot be read: {error}") from error
+            value = json.loads(read_file(path))
+        except RecursionError:
+            raise RunFolderError(
+                f"The file {path} is nested too deeply; restore it from a copy."
+            ) from None
+        except ValueError as error:
+            raise RunFolderError(
+                f"The file {path} is not JSON ({error}); restore it from a copy."
+            ) from None
         if not isinstance(value, dict):
             raise RunFolderError(f"The file {path} is not a JSON object; restore it from a copy.")
         return value

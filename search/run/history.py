@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import RunFolderError
-from .folder import write_durably
+from .columns import CANDIDATE, read_columns
+from .files import write_durably
 
 _COST_PREFIX = "costs."
+_KINDS = {
+    "candidate": CANDIDATE,
+    "reward": pa.float64(),
+    "feasible": pa.bool_(),
+    "evaluations_before": pa.int64(),
+}
+_NAME = re.compile(r"[0-9]{6,9}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class TrialHistory:
         names = sorted({name for candidate in asked for name in candidate.costs})
         table = pa.table(
             {
-                "candidate": pa.array([c.candidate for c in asked], pa.list_(pa.int32())),
+                "candidate": pa.array([c.candidate for c in asked], CANDIDATE),
                 "reward": pa.array([c.reward for c in asked], pa.float64()),
                 "feasible": pa.array([c.feasible for c in asked], pa.bool_()),
                 "evaluations_before": pa.array([c.evaluations_before for c in asked], pa.int64()),
@@ -92,9 +102,8 @@ class TrialHistory:
         """The iterations that are there, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            int(path.stem) for path in self.folder.glob("*.parquet") if path.stem.isdigit()
-        )
+        names = (path.stem for path in self.folder.glob("*.parquet") if path.is_file())
+        return sorted(int(name) for name in names if _NAME.fullmatch(name))
 
     def load(self) -> list[Asked]:
         """Every candidate, in the order they were asked for.
@@ -106,9 +115,11 @@ class TrialHistory:
         for iteration in self.iterations():
             path = self._path(iteration)
             try:
-                rows = pq.read_table(path, partitioning=None).to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise RunFolderError(f"The history {path} cannot be read: {error}") from error
+                rows = read_columns(path.read_bytes(), _KINDS, (_COST_PREFIX,)).to_pylist()
+            except (ValueError, OSError) as error:
+                raise RunFolderError(
+                    f"The history {path} cannot be read ({error}); restore it from a copy."
+                ) from error
             asked.extend(_candidate(row) for row in rows)
         return asked
 
@@ -149,18 +160,11 @@ def pick_finalists(
     return sorted(first.values(), key=lambda candidate: -candidate.reward)[:count]
 
 
-def _candidate(row: Mapping[str, object]) -> Asked:
-    values: dict[str, object] = dict(row)
+def _candidate(row: Mapping[str, Any]) -> Asked:
     costs = {
         name.removeprefix(_COST_PREFIX): value
-        for name, value in values.items()
-        if name.startswith(_COST_PREFIX) and value is not None
+        for name, value in row.items()
+        if name not in _KINDS and value is not None
     }
-    return Asked(
-        # prunetune 0.1.0 knew only candidates that are widths, and named the column so.
-        candidate=tuple(values["candidate" if "candidate" in values else "widths"]),  # type: ignore[arg-type]
-        reward=values["reward"],  # type: ignore[arg-type]
-        costs=costs,  # type: ignore[arg-type]
-        feasible=values["feasible"],  # type: ignore[arg-type]
-        evaluations_before=values["evaluations_before"],  # type: ignore[arg-type]
-    )
+    known = {name: row[name] for name in _KINDS}
+    return Asked(**{**known, "candidate": tuple(row["candidate"])}, costs=costs)

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ...errors import RunFolderError
 from ...models.space import Candidate
 from ...rewards.evaluation.evaluation import Evaluation
-from .folder import sync_folder, write_durably
+from .files import sync_folder, write_durably
 from .locks import hold, take
 from .record_tables import (
     KEY_COLUMNS,

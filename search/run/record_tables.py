@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ...cluster.worker import is_lost
 from ...models.space import Candidate
-from ...rewards.evaluation.evaluation import Evaluation
+from ...rewards.evaluation.evaluation import COLUMN_PREFIXES, Evaluation
+from .columns import CANDIDATE, read_columns
 
 __all__ = [
     "KEY_COLUMNS",
@@ -63,6 +63,12 @@ class RecordKey:
 
 
 KEY_COLUMNS = [field.name for field in fields(RecordKey)]
+_KINDS = {
+    **{name: pa.dictionary(pa.int32(), pa.string()) for name in KEY_COLUMNS},
+    "candidate": CANDIDATE,
+    "seconds": pa.float64(),
+    "error": pa.string(),
+}
 
 
 def read_record(folder: Path | str) -> pa.Table:
@@ -125,7 +131,7 @@ def part_files(folder: Path, level: int | None = None) -> list[Path]:
     found = []
     for path in folder.iterdir():
         match = _NAME.fullmatch(path.name)
-        if match and level in (None, int(match.group(1))):
+        if match and level in (None, int(match.group(1))) and path.is_file():
             found.append(path)
     return sorted(found, key=lambda path: path.name)
 
@@ -141,11 +147,10 @@ def read_part(path: Path) -> pa.Table:
     match = _NAME.fullmatch(path.name)
     if match is None or int(match.group(2), 16) != zlib.crc32(content):
         raise DamagedError(path)
-    table = pq.read_table(pa.BufferReader(content))
-    # prunetune 0.1.0 knew only candidates that are widths, and named the column so.
-    return table.rename_columns(
-        ["candidate" if name == "widths" else name for name in table.column_names]
-    )
+    try:
+        return read_columns(content, _KINDS, COLUMN_PREFIXES)
+    except ValueError as error:
+        raise DamagedError(path) from error
 
 
 def to_table(key: RecordKey, evaluations: Sequence[Evaluation]) -> pa.Table:
@@ -156,10 +161,9 @@ def to_table(key: RecordKey, evaluations: Sequence[Evaluation]) -> pa.Table:
         name: pa.array([value] * len(rows), pa.string()).dictionary_encode()
         for name, value in zip(KEY_COLUMNS, astuple(key), strict=True)
     }
-    kinds = {"candidate": pa.list_(pa.int32()), "error": pa.string()}
     for name in {"candidate": None, "seconds": None, "error": None, **names}:
         values = [row.get(name) for row in rows]
-        columns[name] = pa.array(values, kinds.get(name, pa.float64()), from_pandas=False)
+        columns[name] = pa.array(values, _KINDS.get(name, pa.float64()), from_pandas=False)
     return pa.table(columns)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from ...errors import RunFolderError
 from .folder import RunFolder
 
 __all__ = ["Best", "Counts", "Dense", "Status", "Summary", "read_summary", "write_summary"]
@@ -190,4 +191,11 @@ def read_summary(folder: RunFolder) -> Summary | None:
         RunFolderError: If it is damaged.
     """
     values = folder.read_summary()
-    return Summary.model_validate({**values, "folder": folder.path}) if values else None
+    try:
+        return Summary.model_validate({**values, "folder": folder.path}) if values else None
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise RunFolderError(
+            f"The file {folder.summary_path} is damaged (at {where}); restore it from a copy or "
+            "run again."
+        ) from None

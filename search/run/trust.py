@@ -20,7 +20,8 @@ from typing import Any
 from ..._registry import is_reference
 from ...errors import RunFolderError
 from ...models.cache import cache_folder
-from .folder import MARKER, RunFolder, write_durably
+from .files import write_durably
+from .folder import MARKER, RunFolder
 
 __all__ = ["check_trusted", "remember"]
 

@@ -11,10 +11,14 @@ from ..._registry import is_reference
 
 __all__ = ["anchor_paths", "folder_stem", "map_paths"]
 
+# File systems take 255 bytes; a number follows, and names of temporary files are longer still.
+_LONGEST = 180
+
 
 def folder_stem(name: str) -> str:
-    """A spec's name without what is awkward in paths."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    """A spec's name without what is awkward in paths, and no longer than a folder's may be."""
+    stem = re.sub(r"[^\w.-]+", "-", name).encode()[:_LONGEST].decode(errors="ignore")
+    return stem.strip("-.") or "run"
 
 
 def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

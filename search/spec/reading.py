@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..._registry import nearest
@@ -18,6 +17,7 @@ from .model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
 from .names import check_names
 from .paths import anchor_paths
 from .trials import comparison_trials
+from .yaml_text import yaml_values
 
 __all__ = [
     "AgentSpec",
@@ -32,9 +32,6 @@ __all__ = [
 ]
 
 _Location = tuple[int | str, ...]
-
-_DEEPEST = 50
-_WRONG_SCALAR = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def load_spec(path: Path | str, overrides: Sequence[str] = (), check: bool = True) -> SearchSpec:
@@ -71,7 +68,7 @@ def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpe
         raise SpecError(f"There is no spec file {path}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"The spec file {path} cannot be read: {error}.") from error
-    values = _yaml_values(text, f"The spec file {path}")
+    values = yaml_values(text, f"The spec file {path}")
     if not isinstance(values, dict):
         raise SpecError(f"The spec file {path} must hold keys and values, such as `budgets:`.")
     override_values(values, overrides)
@@ -119,29 +116,12 @@ def override_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
         _override(values, override)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader silently takes the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping with every key once."""
-        seen: set[str] = set()
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        scalars = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-        for key in scalars:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise SpecError(f"The override {override!r} is not of the form key.sub=value.")
-    value = _yaml_values(text, f"The override {override!r}")
+    value = yaml_values(text, f"The override {override!r}")
     target = values
     for part in path[:-1]:
         inner = target.get(part)
@@ -151,38 +131,6 @@ def _override(values: dict[str, Any], override: str) -> None:
             target[part] = inner
         target = inner
     target[path[-1]] = value
-
-
-def _yaml_values(text: str, source: str) -> Any:
-    """What YAML text says."""
-    try:
-        values = yaml.load(text, _UniqueKeyLoader)
-        _check_depth(values, source)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source} is not YAML: {_yaml_problem(error)}.") from None
-    except RecursionError:
-        raise SpecError(f"{source} is nested too deeply; write it flatter.") from None
-    except _WRONG_SCALAR as error:
-        # Such as a date with a thirteenth month; YAML's loader lets Python's own error through.
-        raise SpecError(
-            f"{source} has a value that YAML cannot read ({error}); put it in quotes."
-        ) from None
-    return values
-
-
-def _check_depth(value: Any, source: str, depth: int = 0) -> None:
-    """Refuse what is nested deeper than any spec, or, by an alias, in itself."""
-    if depth > _DEEPEST:
-        raise SpecError(f"{source} is nested more than {_DEEPEST} deep; write it flatter.")
-    if isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_depth(inner, source, depth + 1)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
 
 
 def _sentence(error: ValidationError) -> str:

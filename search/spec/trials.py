@@ -18,6 +18,7 @@ __all__ = ["TrialSpec", "comparison_trials"]
 
 # File systems take 255 bytes; suffixes of files that are named after a trial need some.
 _LONGEST = 230
+_MOST_TRIALS = 10_000
 
 
 class TrialSpec(BaseModel):
@@ -58,15 +59,19 @@ def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
     seeds rather than whole rewards.
 
     Raises:
-        SpecError: If a trial's name is too long for a folder's.
+        SpecError: If a trial's name is too long for a folder's, or there are too many trials.
     """
     compare = spec.compare
-    trials = _grid(
-        compare.rewards or (spec.reward,),
-        compare.budgets or (spec.budgets,),
-        compare.agents or (spec.agent,),
-        spec.seeds,
-    )
+    rewards = compare.rewards or (spec.reward,)
+    budgets = compare.budgets or (spec.budgets,)
+    agents = compare.agents or (spec.agent,)
+    count = len(rewards) * len(budgets) * len(agents) * len(spec.seeds)
+    if count > _MOST_TRIALS:
+        raise SpecError(
+            f"The comparison has {count} searches (rewards x budgets x agents x seeds), and at "
+            f"most {_MOST_TRIALS} make sense; compare less at a time."
+        )
+    trials = _grid(rewards, budgets, agents, spec.seeds)
     for trial in trials:
         if len(trial.name.encode()) > _LONGEST:
             raise SpecError(

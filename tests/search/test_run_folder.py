@@ -7,12 +7,20 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import prunetune
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prunetune.errors import RunFolderError
-from prunetune.search.run.folder import FORMAT, RunFolder, write_durably
+from prunetune.search.run.files import write_durably
+from prunetune.search.run.folder import FORMAT, MARKER, RunFolder
+from prunetune.search.run.history import Asked, TrialHistory
+from prunetune.search.run.record import read_record
+from prunetune.search.run.summary import read_summary
 
+DEEP = b"[" * 200_000 + b"]" * 200_000
 SPEC = {"task": {"model": "resnet20"}, "budgets": {"flops": 0.5}, "seed": 0}
 
 
@@ -127,3 +135,73 @@ def test_a_run_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> 
         pass
     with run.lock():
         pass
+
+
+@pytest.mark.parametrize(
+    "content", [DEEP, b"\xff\xfe", b"", b"[]", b'{"format": "2"}', b"1" * 5000]
+)
+@pytest.mark.parametrize("name", ["spec.yaml", "summary.json", MARKER])
+def test_a_broken_file_of_a_run_is_one_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {"name": "run"})
+    (run.path / name).write_bytes(content)
+    if name == "spec.yaml" and content == b'{"format": "2"}':
+        assert run.read_spec() == {"format": "2"}
+        return
+    with pytest.raises(RunFolderError, match=name):
+        read_summary(RunFolder.open(run.path))
+        run.read_spec()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {"name": "run"})
+    os.mkfifo(run.path / "summary.json")
+    (run.path / "spec.yaml").unlink()
+    (run.path / "spec.yaml").symlink_to("/dev/zero")
+    history = TrialHistory(run.histories / "trial")
+    for folder, name in (
+        (history.folder, "000000.parquet"),
+        (run.evaluations, "part-0-a-00000000.parquet"),
+    ):
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / name)
+    with pytest.raises(RunFolderError, match="is no file"):
+        read_summary(run)
+    with pytest.raises(RunFolderError, match="is no file"):
+        run.read_spec()
+    assert history.load() == [] and read_record(run.evaluations).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"reward": pa.array(["much"])}, "much"),
+        ({"candidate": pa.array([[-1]])}, "whole numbers of at least 0"),
+        ({"candidate": pa.array([[None]], pa.list_(pa.int32()))}, "whole numbers of at least 0"),
+        ({"candidate": pa.array([[2**40]])}, "not in range"),
+        ({"candidate": pa.array([{"a": 1}])}, "cast"),
+        ({"feasible": pa.array([None], pa.bool_())}, "'feasible' has empty cells"),
+        ({"feasible": None}, "no column 'feasible'"),
+        ({"widths": pa.array([[1]])}, "there twice"),
+    ],
+)
+def test_a_history_of_other_types_is_one_sentence(
+    columns: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    history = TrialHistory(tmp_path / "trial")
+    history.write(0, [Asked((1, 2), 0.5, {"flops": 0.5}, True, 0)])
+    path = history.folder / "000000.parquet"
+    table = pq.read_table(path)
+    there = dict(zip(table.column_names, table.columns, strict=True)) | columns
+    pq.write_table(pa.table({k: v for k, v in there.items() if v is not None}), path)
+    with pytest.raises(RunFolderError, match=f"000000.*{said}"):
+        history.load()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", DEEP])
+def test_a_lost_environment_is_made_again(content: bytes | None, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", SPEC)
+    before, file = run.read_environment(), run.path / "environment.json"
+    file.unlink() if content is None else file.write_bytes(content)
+    # A reader says that nothing is known, and changes nothing.
+    assert run.read_environment() == {}
+    assert run.note_environment() == before == run.read_environment()

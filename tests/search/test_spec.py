@@ -130,6 +130,10 @@ def test_every_mistake_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
 DEEP = "[" * 60 + "]" * 60
 VERY_DEEP = "[" * 5000 + "]" * 5000
 LONG = "a" * 250
+# Nine aliases of nine aliases of ...: a few hundred bytes that stand for a billion values.
+ALIASES = "measures:\n- &a0 [x]\n" + "".join(
+    f"- &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10)
+)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,17 @@ LONG = "a" * 250
         (MINIMAL + "compare: {seeds: 2147483648}", "should be less than or equal to 10000"),
         (MINIMAL + "compare: {seeds: [4294967296]}", "should be less than 4294967296"),
         (MINIMAL + "finetune: {learning_rate: .inf}", "it should be a finite number"),
+        (MINIMAL + "agent: {name: ppo-lagrangian, parameters: {std: .inf}}", "std: inf should be"),
+        (MINIMAL + "agent: {name: ppo-lagrangian, parameters: {std: .nan}}", "std: nan should be"),
+        (MINIMAL + "reward: {name: weighted-sum, parameters: {terms: {loss: .inf}}}", "finite"),
+        (MINIMAL + "cluster: {evaluator_cpus: .inf}", "it should be a finite number"),
         (MINIMAL + f"reward: 'own.py:{LONG}'", "bytes, and a folder's may have 230"),
+        (MINIMAL + ALIASES, "has more than 100000 values"),
+        (MINIMAL + "# " + "x" * 5_000_000, "has 5 MB"),
+        (
+            MINIMAL + "compare: {rewards: [accuracy, loss], agents: [random, tpe], seeds: 9999}",
+            "has 39996 searches",
+        ),
         (
             "task: {model: digits-net, data: {name: digits, mean: [.nan], std: [1]}}\n"
             "budgets: {flops: 1}",

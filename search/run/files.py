@@ -1,0 +1,68 @@
+"""Files of a run: written completely or not at all, and read within bounds."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+from ...errors import RunFolderError
+
+__all__ = ["read_file", "sync_folder", "write_durably"]
+
+# Larger than cost tables and summaries of the largest comparisons.
+_MOST_BYTES = 256 * 2**20
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is there completely, or not at all, even after a power cut.
+
+    Args:
+        path: Where; its folder must exist.
+        content: What.
+
+    Raises:
+        OSError: If it cannot be written; an older file at ``path`` is then untouched.
+    """
+    # The hidden name ends with no known suffix, so that no reader takes it for a finished file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path) -> str:
+    """The text of a file of a run.
+
+    Raises:
+        RunFolderError: If it is not there, is no plain file, too large or not UTF-8.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise RunFolderError(
+                f"{path} is no file, or larger than any of a run; restore it from a copy."
+            )
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(
+            f"The file {path} cannot be read ({reason}); restore it from a copy."
+        ) from error
