@@ -76,9 +76,20 @@ def export_artifact(
     try:
         with _silence():
             content, run = (_onnx if form == "onnx" else _torch_export)(artifact)
+    except Exception as broken:
+        raise NetworkError(
+            f"The network cannot be exported as {form} ({_reason(broken)}); its forward pass must "
+            "take one tensor of images, and neither branch nor loop by their number or values."
+        ) from broken
+    try:
+        with _silence():
             error = _largest_error(artifact, run)
-    except Exception as error_of_exporter:
-        raise _cannot_export(form, error_of_exporter) from error_of_exporter
+    except Exception as broken:
+        raise NetworkError(
+            f"{path} was not written, because it cannot be run to check it ({_reason(broken)}); "
+            + ("pip install onnxruntime, or " if _lacks_runtime(form) else "")
+            + "try the other format."
+        ) from broken
     if not error <= _TOLERANCE:
         raise NetworkError(
             f"{path} was not written: its outputs would differ from the network's by {error:.2g} "
@@ -130,7 +141,7 @@ def _onnx(artifact: Artifact) -> tuple[bytes, _Run]:
 
 def _runtime(content: bytes) -> _Run:
     """What runs an ONNX file: ONNX Runtime where there is one, else ONNX's own slow reference."""
-    if importlib.util.find_spec("onnxruntime") is not None:
+    if not _lacks_runtime("onnx"):
         import onnxruntime
 
         session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -139,6 +150,11 @@ def _runtime(content: bytes) -> _Run:
 
         session = onnx.reference.ReferenceEvaluator(content)
     return lambda images: torch.from_numpy(session.run(None, {_INPUT: images.numpy()})[0])
+
+
+def _lacks_runtime(form: str) -> bool:
+    """Whether a file can only be checked with ONNX's own reference, which lacks some operators."""
+    return form == "onnx" and importlib.util.find_spec("onnxruntime") is None
 
 
 def _program(artifact: Artifact) -> torch.export.ExportedProgram:
@@ -160,15 +176,11 @@ def _largest_error(artifact: Artifact, run: _Run) -> float:
     return max(difference(found, expected) for found, expected in pairs)
 
 
-def _cannot_export(form: str, error: Exception) -> NetworkError:
+def _reason(error: Exception) -> str:
     # Exporters explain themselves over pages, and their first sentence says what went wrong.
     first = re.split(r"(?<=[.!?])\s|\s+For more information", str(error).strip())[0]
-    reason = " ".join(first.split())[:_LONGEST_REASON].rstrip(".!")
-    return NetworkError(
-        f"The network cannot be exported as {form} ({type(error).__name__}: {reason}); "
-        "its forward pass must take one tensor of images, and neither branch nor loop by their "
-        "number or values."
-    )
+    text = " ".join(first.split())[:_LONGEST_REASON].rstrip(".!")
+    return f"{type(error).__name__}: {text}"
 
 
 def _mark(artifact: Artifact) -> str:
