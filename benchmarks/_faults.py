@@ -133,7 +133,7 @@ FAULTS = (
     ),
     Fault(
         "models/reductions/channels.py",
-        "return own_copy(module) if isinstance(module, _BatchNorm) else None",
+        "return own_copy(module) if is_batchnorm(module) else None",
         "return None",
         ("models/test_slimming.py",),
     ),

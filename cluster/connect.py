@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .._compat import container_cpus, machine_memory, silence_ray_tokens
 from ..errors import ClusterError
 from .resources import EvaluatorResources, check_room
 from .storage import check_storage
@@ -75,13 +76,11 @@ class Cluster:
 
 def available_cpus() -> int:
     """CPUs this process may use, at least 1 (respects CPU affinity and container limits)."""
-    from ray._private.utils import get_num_cpus
-
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         allowed = os.cpu_count() or 1
-    return max(1, min(allowed, int(get_num_cpus())))
+    return max(1, min(allowed, container_cpus()))
 
 
 def connect(spec: ClusterSpec, runtime_env: dict[str, Any] | None = None) -> Cluster:
@@ -136,13 +135,12 @@ def _describe(local: bool) -> Cluster:
 def _start_local(runtime_env: dict[str, Any] | None) -> None:
     import ray
 
-    # Ray logs the making of its token before it applies `logging_level`.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    silence_ray_tokens()
     try:
         ray.init(
             address="local",
             num_cpus=available_cpus(),
-            object_store_memory=min(_LOCAL_OBJECT_STORE_BYTES, _free_bytes() // 4),
+            object_store_memory=min(_LOCAL_OBJECT_STORE_BYTES, machine_memory() // 4),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -197,12 +195,6 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address!r} ({_first_line(error)}); check cluster.address, "
             "or leave it out to run on this machine."
         ) from None
-
-
-def _free_bytes() -> int:
-    from ray._common.utils import get_system_memory
-
-    return int(get_system_memory())
 
 
 def _whole_story(error: BaseException | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .._compat import read_ray_variables_again
+
 __all__ = ["find_token", "send_token", "token_advice"]
 
 _MODE = "RAY_AUTH_MODE"
@@ -39,10 +41,7 @@ def send_token() -> None:
     if _MODE in os.environ or find_token() is None:
         return
     os.environ[_MODE] = "token"
-    import ray
-
-    # Ray has read its variables when it was imported.
-    ray._raylet.Config.initialize("")
+    read_ray_variables_again()
 
 
 def token_advice(address: str) -> str:

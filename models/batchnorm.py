@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from .._compat import is_batchnorm
+
+if TYPE_CHECKING:
+    from .._compat import BatchNorm
 
 __all__ = ["estimating_statistics", "recalibrate_batchnorm"]
 
@@ -30,7 +35,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 @contextmanager
-def estimating_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
+def estimating_statistics(network: nn.Module) -> Iterator[list[BatchNorm]]:
     """While it lasts, BatchNorm normalises with each batch's statistics and averages them.
 
     Args:
@@ -43,7 +48,7 @@ def estimating_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
     norms = [
         module
         for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
+        if is_batchnorm(module) and module.track_running_stats
     ]
     network.eval()
     momenta = [norm.momentum for norm in norms]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._compat import is_batchnorm
 from ..errors import NetworkError
 from .batchnorm import recalibrate_batchnorm
 from .data import Data, LabelledImages, crop_and_mirror
@@ -183,7 +184,7 @@ class _Lesson:
         self._network.requires_grad_(True).train()
         if self._spec.freeze_batchnorm:
             for module in self._network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if is_batchnorm(module):
                     module.eval()
         if self._teacher is not None:
             self._teacher.to(self._device).to(memory_format=torch.channels_last)

@@ -1,14 +1,18 @@
-"""Shared fixtures: the embedded digits task, one Ray, and real data where it is to be had."""
+"""Shared fixtures: the digits task, one Ray, one finished run, and real data if there is some."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from prunetune.models import PruningTask, TaskSpec, load_task
+from prunetune.search.run.summary import Summary
+
+from .small_run import small_run_values
 
 _REAL_DATA_VARIABLE = "PRUNETUNE_TEST_DATA"
 
@@ -47,6 +51,28 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    local_ray: None, digits_task: PruningTask, tmp_path_factory: pytest.TempPathFactory
+) -> Summary:
+    """A small search that ran to its end; its folder is for reading only."""
+    from prunetune.search.engine.entry import run_search
+    from prunetune.search.spec.reading import read_spec
+
+    return run_search(read_spec(small_run_values(tmp_path_factory.mktemp("finished"))))
+
+
+@pytest.fixture
+def finished_copy(finished: Summary, tmp_path: Path) -> Path:
+    """A copy of the finished run, which a test may do anything to; it counts as begun there."""
+    from prunetune.search.run.folder import RunFolder
+    from prunetune.search.run.trust import remember
+
+    copy = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    remember(RunFolder.open(copy))
+    return copy
 
 
 @pytest.fixture(scope="session")

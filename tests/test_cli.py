@@ -16,8 +16,10 @@ import pytest
 import yaml
 from prunetune.models import build_network, save_weights
 from prunetune.search.engine.entry import RunInterrupted
+from prunetune.search.run.summary import Summary
 
 from .commands import assert_one_sentence, invoke
+from .small_run import small_run_values
 
 _SPEC: dict[str, Any] = {
     "task": {"model": "digits-net", "data": "digits"},
@@ -222,6 +224,8 @@ def test_ctrl_c_says_what_is_left(
     assert said in result.stderr
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     # Below a file, because the superuser may write to any folder.
     (tmp_path / "file").write_text("")
@@ -246,22 +250,13 @@ def _command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def finished_run(
-    tmp_path_factory: pytest.TempPathFactory, digits_task: object
-) -> tuple[Path, dict[str, Any]]:
-    """A search that ran through the real command, and what it printed."""
-    folder = tmp_path_factory.mktemp("search")
-    changes = {"agent": "ppo-lagrangian", "evaluations": 32, "finetune": {"epochs": 1}}
-    spec = _write(folder, **changes)
-    done = _command("search", spec, "--output", "run", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "run", json.loads(done.stdout)
-
-
+@pytest.mark.slow
 @pytest.mark.ray
-def test_search_ends_within_its_budget(finished_run: tuple[Path, dict[str, Any]]) -> None:
-    run, printed = finished_run
+def test_search_ends_within_its_budget(tmp_path: Path, digits_task: object) -> None:
+    spec = _write(tmp_path, agent="ppo-lagrangian", evaluations=32, finetune={"epochs": 1})
+    done = _command("search", spec, "--output", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run, printed = tmp_path / "run", json.loads(done.stdout)
     assert printed["status"] == "finished"
     (best,) = printed["best"]
     assert best["feasible"]
@@ -271,59 +266,58 @@ def test_search_ends_within_its_budget(finished_run: tuple[Path, dict[str, Any]]
     assert printed["evaluations"]["asked"] == 32
     expected = {"spec.yaml", "environment.json", "evaluations", "best", "report", "summary.json"}
     assert expected <= {path.name for path in run.iterdir()}
-    spec = yaml.safe_load((run / "spec.yaml").read_text())
-    assert spec["finalists"] == 3, "every default is written out"
+    values = yaml.safe_load((run / "spec.yaml").read_text())
+    assert values["finalists"] == 3, "every default is written out"
 
 
 @pytest.mark.ray
-def test_artifact_of_a_search_verifies(finished_run: tuple[Path, dict[str, Any]]) -> None:
-    run, printed = finished_run
-    (best,) = printed["best"]
-    result = invoke("verify", run / best["artifact"], "--json")
+def test_artifact_of_a_search_verifies(finished: Summary) -> None:
+    (best,) = finished.best
+    assert best.artifact is not None
+    result = invoke("verify", finished.folder / best.artifact, "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["flops"] == best["flops"]
-    assert facts["params"] == best["params"]
+    assert facts["flops"] == best.flops
+    assert facts["params"] == best.params
 
 
 @pytest.mark.ray
-def test_artifact_of_a_search_is_exported(
-    finished_run: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    run, printed = finished_run
-    (best,) = printed["best"]
-    result = invoke("export", run / best["artifact"], "--output", tmp_path / "network.pt2")
+def test_artifact_of_a_search_is_exported(finished: Summary, tmp_path: Path) -> None:
+    (best,) = finished.best
+    assert best.artifact is not None
+    artifact = finished.folder / best.artifact
+    result = invoke("export", artifact, "--output", tmp_path / "network.pt2")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "network.pt2").stat().st_size > 0
 
 
 @pytest.mark.ray
-def test_report_repeats_from_the_folder(finished_run: tuple[Path, dict[str, Any]]) -> None:
-    run, _ = finished_run
-    result = invoke("report", run)
+def test_report_is_written_from_the_folder(finished_copy: Path) -> None:
+    result = invoke("report", finished_copy)
     assert result.exit_code == 0, result.output
     assert "2 x multiply-accumulates" in " ".join(result.output.split())
-    assert (run / "report" / "index.html").exists()
+    assert (finished_copy / "report" / "index.html").exists()
 
 
 @pytest.mark.ray
-def test_finished_runs_do_not_run_again(finished_run: tuple[Path, dict[str, Any]]) -> None:
-    run, printed = finished_run
-    result = invoke("resume", run, "--json")
+def test_finished_runs_do_not_run_again(finished_copy: Path) -> None:
+    before = json.loads((finished_copy / "summary.json").read_text())
+    result = invoke("resume", finished_copy, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["best"] == printed["best"]
-    assert_one_sentence(invoke("search", _write(run.parent), "--output", run), "resume")
+    assert json.loads(result.stdout)["best"] == before["best"]
+    spec = _write(finished_copy.parent)
+    assert_one_sentence(invoke("search", spec, "--output", finished_copy), "resume")
 
 
 @pytest.mark.ray
-def test_a_search_continues_where_it_is_told_to(
-    finished_run: tuple[Path, dict[str, Any]],
-) -> None:
-    run, printed = finished_run
-    changes = {"agent": "ppo-lagrangian", "evaluations": 32, "finetune": {"epochs": 1}}
-    spec = _write(run.parent, **changes)
-    result = invoke("search", spec, "--output", run, "--resume", "--json")
+def test_a_search_continues_where_it_is_told_to(finished_copy: Path) -> None:
+    before = json.loads((finished_copy / "summary.json").read_text())
+    spec = finished_copy.parent / "spec.yaml"
+    values = small_run_values(finished_copy.parent)
+    spec.write_text(yaml.safe_dump(values))
+    again = ("--output", finished_copy, "--resume")
+    result = invoke("search", spec, *again, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["best"] == printed["best"]
-    spec = _write(run.parent, **{**changes, "seed": 1})
-    assert_one_sentence(invoke("search", spec, "--output", run, "--resume"), "its seed is 0")
+    assert json.loads(result.stdout)["best"] == before["best"]
+    spec.write_text(yaml.safe_dump({**values, "seed": 1}))
+    assert_one_sentence(invoke("search", spec, *again), "its seed is 0")

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ..._compat import StorageReference, each_operation, storage_key, storage_reference
 from ...errors import NetworkError
 from ..groups import ChannelGroups
 from ..reductions.channels import shallow_copy, slim
@@ -180,15 +178,14 @@ class _Trace:
     moments: Sequence[tuple[int, ...]]
 
 
-class _Recorder(TorchDispatchMode):
-    """Remembers which storages operations make and how long they live."""
+class _Recorder:
+    """Remembers which memory operations take and how long it lives."""
 
     def __init__(self, ignored: set[int]) -> None:
-        super().__init__()
         self.sizes: list[int] = []
         self.moments: list[tuple[int, ...]] = []
         self._ignored = ignored
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._alive: dict[int, tuple[StorageReference, int]] = {}
 
     def add(self, tensors: Sequence[Any]) -> None:
         """Note storages that are new."""
@@ -196,32 +193,26 @@ class _Recorder(TorchDispatchMode):
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
                 continue
-            storage = tensor.untyped_storage()
-            key = storage._cdata
+            key = storage_key(tensor)
             if key not in self._ignored and key not in self._alive:
-                self._alive[key] = (StorageWeakRef(storage), len(self.sizes))
-                self.sizes.append(storage.nbytes())
+                self._alive[key] = (storage_reference(tensor), len(self.sizes))
+                self.sizes.append(tensor.untyped_storage().nbytes())
         if len(self.sizes) > before:
             self.moments.append(tuple(number for _, number in self._alive.values()))
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run one operation."""
+    def forget(self) -> None:
+        """Note which storages have gone."""
         dead = [key for key, (storage, _) in self._alive.items() if storage.expired()]
         for key in dead:
             del self._alive[key]
-        result = func(*args, **(kwargs or {}))
-        self.add(tree_leaves(result))
-        return result
 
 
 def _record(network: nn.Module, example_input: Tensor) -> _Trace:
     weights = (*network.parameters(), *network.buffers())
-    recorder = _Recorder({each.untyped_storage()._cdata for each in weights})
+    recorder = _Recorder({storage_key(each) for each in weights})
     image = example_input.detach().clone()
     # Inference mode would hide what composite operations are made of.
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), each_operation(recorder.forget, recorder.add):
         recorder.add([image])
         network(image)
     return _Trace(recorder.sizes, recorder.moments)

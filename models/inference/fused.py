@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from ..._compat import fused_convolution, fused_convolution_and_sum
 from ..layers import ConvolutionAdapter, adapter_of, is_unaltered
 from ..symbolic import trace
 
 __all__ = ["InferencePlan", "plan_inference"]
 
-_RECTIFIER = "relu"
 # oneDNN computes output channels in blocks of this many, used or not.
 _CHANNEL_BLOCK = 16
 _MOST_PIXELS = 8
@@ -100,7 +100,7 @@ class _FusedConvolution(nn.Module):
         self._groups = layer.groups
         self._weight = layer.weight
         self._bias = layer.bias
-        self._attribute = _RECTIFIER if fusion.rectified else "none"
+        self._rectified = fusion.rectified
         self._channels = layer.out_channels
         self._wide: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._pixels = 1 if fusion.adds else _pixels_at_once(layer)
@@ -113,20 +113,16 @@ class _FusedConvolution(nn.Module):
         if shortcut is not None:
             if not self._fits(x, shortcut):
                 return self._unfused(x, shortcut)
-            return torch.ops.mkldnn._convolution_pointwise.binary(
+            return fused_convolution_and_sum(
                 x,
                 shortcut,
                 self._weight,
                 self._bias,
-                self._padding,
-                self._stride,
-                self._dilation,
-                self._groups,
-                "add",
-                1.0,
-                _RECTIFIER if self._attribute == _RECTIFIER else None,
-                [],
-                None,
+                stride=self._stride,
+                padding=self._padding,
+                dilation=self._dilation,
+                groups=self._groups,
+                rectified=self._rectified,
             )
         pixels = self._pixels
         while x.shape[3] % pixels:
@@ -170,24 +166,21 @@ class _FusedConvolution(nn.Module):
         )
         if shortcut is not None:
             output = output + shortcut
-        return output.relu() if self._attribute == _RECTIFIER else output
+        return output.relu() if self._rectified else output
 
     def _convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int]
     ) -> Tensor:
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        return fused_convolution(
             x,
             weight,
             bias,
-            self._padding,
-            stride,
-            self._dilation,
-            self._groups,
-            self._attribute,
-            [],
-            "",
+            stride=stride,
+            padding=self._padding,
+            dilation=self._dilation,
+            groups=self._groups,
+            rectified=self._rectified,
         )
-        return output
 
 
 def _pixels_at_once(layer: nn.Conv2d) -> int:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..._compat import multiplies_bf16
 from ..layers import averages
 from ..reductions.channels import shallow_copy
 
@@ -29,8 +30,7 @@ def resolve_precision(asked: Precision, device: torch.device) -> Literal["fp32",
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if capable else "fp32"
+    return "bf16" if multiplies_bf16() else "fp32"
 
 
 def cast_network(

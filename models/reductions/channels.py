@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..._compat import is_batchnorm
 from ..groups import Axis, ChannelGroup
 from ..layers import LayerAdapter, adapter_of, own_copy
 from ..space import Candidate, Decision
@@ -179,7 +179,7 @@ def slim_layers(network: nn.Module, channels: KeptChannels) -> nn.Module:
         if name in channels:
             slimmed: nn.Module = _adapter(module).slim(module, *channels[name])
             return slimmed
-        return own_copy(module) if isinstance(module, _BatchNorm) else None
+        return own_copy(module) if is_batchnorm(module) else None
 
     return shallow_copy(network, replace)
 

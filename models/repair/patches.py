@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..._compat import convolution_margins
+
 __all__ = ["Sites", "channels_at", "layer_patches", "patches_by_position", "sample_sites"]
 
 
@@ -59,7 +61,7 @@ def patches_by_position(layer: nn.Conv2d | nn.Linear, inputs: Tensor, sites: Sit
     """
     if isinstance(layer, nn.Linear):
         return _rows_of_linear(inputs, sites)[:, None]
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    left, right, top, bottom = convolution_margins(layer)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
     height, width = padded.shape[2:]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_KL_KEY, PPO
 from ray.rllib.core.learner.learner import ENTROPY_KEY
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     ENV_RUNNER_RESULTS,
@@ -26,6 +25,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from ..._compat import sample_episodes, seed_environments
 from .config import ConstrainedSettings
 from .connectors import episode_context, step_costs
 from .learner import LagrangianLearner
@@ -110,17 +110,15 @@ class LagrangianPPO(PPO):
         base, iteration = self._base_seed, self.iteration
 
         def seed(runner: Any) -> None:
-            # RLlib gives this attribute to the environments when they are reset.
-            runner._seed = _seed_process(base, iteration, _SAMPLING, runner.worker_index)
+            drawn = _seed_process(base, iteration, _SAMPLING, runner.worker_index)
+            seed_environments(runner, drawn)
 
         self.env_runner_group.foreach_env_runner(seed)
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
+            episodes, results = sample_episodes(
+                self.env_runner_group,
+                self.config.total_train_batch_size,
+                self.config.sample_timeout_s,
             )
             if episodes:
                 self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)

@@ -16,6 +16,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
+from ..._compat import learner_connector, learner_device
 from .connectors import COST_VALUE_TARGETS, ConstrainedAdvantages, CostsFromInfos
 from .multipliers import Multipliers
 
@@ -46,13 +47,14 @@ class LagrangianLearner(PPOTorchLearner):
         self._max_std = Scheduler(
             fixed_value_or_schedule=self.config.max_std,
             framework=self.framework,
-            device=self._device,
+            device=learner_device(self),
         )
-        self._learner_connector.insert_after(
+        connector = learner_connector(self)
+        connector.insert_after(
             AddOneTsToEpisodesAndTruncate,
             CostsFromInfos(count=len(self.config.limits), contexts=self._contexts),
         )
-        self._learner_connector.append(
+        connector.append(
             ConstrainedAdvantages(
                 multipliers=lambda: self.multipliers.values.reshape(self._contexts, -1),
                 scale=lambda: np.nan_to_num(self._reward_scales, nan=1.0),

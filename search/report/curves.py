@@ -6,7 +6,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from .figures import line_styles, make_figure, search_name, searched, shared_legend
+from .drawing import line_styles, make_figure, search_name, searched, shared_legend
 from .results import Results, cost_name
 
 __all__ = ["multipliers_over_iterations", "policies_over_iterations"]

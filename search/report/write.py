@@ -8,6 +8,7 @@ from ...errors import RunFolderError
 from ..run.files import write_durably
 from ..run.folder import RunFolder
 from . import curves, figures
+from .drawing import render, style
 from .fidelity import reward_fidelities
 from .page import Picture, build_page
 from .results import Results, load_results
@@ -34,7 +35,7 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
         raise RunFolderError(
             f"The report {run.report} is a link to somewhere else; remove the link."
         )
-    with figures.style():
+    with style():
         drawn = {
             "accuracy_vs_flops": figures.accuracy_against_flops(results),
             "learning_curves": figures.learning_curves(results),
@@ -45,14 +46,12 @@ def write_report(folder: Path | str) -> tuple[Path, Results]:
             "reward_fidelity": figures.rewards_against_accuracy(results),
         }
         pictures = {
-            name: Picture(figures.render(figure, "svg"), figures.ALT_TEXTS[name])
+            name: Picture(render(figure, "svg"), figures.ALT_TEXTS[name])
             for name, figure in drawn.items()
             if figure is not None
         }
         images = {
-            name: figures.render(figure, "png")
-            for name, figure in drawn.items()
-            if figure is not None
+            name: render(figure, "png") for name, figure in drawn.items() if figure is not None
         }
     try:
         run.report.mkdir(exist_ok=True)

@@ -66,7 +66,14 @@ def test_slim_network_equals_masked_network_in_the_inner_scope(name: str) -> Non
     assert relative_error(found, masked_outputs(network, inner, kept, images)) <= _TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["resnext50_32x4d", "densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnext50_32x4d",
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        "mobilenet_v3_small",
+    ],
+)
 def test_torchvision_networks_slim_equals_masked(name: str) -> None:
     _slim_equals_masked(*traced(f"torchvision:{name}", "all", (3, 32, 32)), 5)
 

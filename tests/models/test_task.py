@@ -216,6 +216,7 @@ def test_a_progress_of_ones_own_must_be_whole() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "top1", "mean", "std", "images", "tolerance"),
     [

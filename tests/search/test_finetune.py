@@ -10,34 +10,21 @@ import pytest
 import torch
 import yaml
 from prunetune.models import load_artifact
-from prunetune.search.engine.entry import finetune_run, run_search
+from prunetune.search.engine.entry import finetune_run, resume_run
 from prunetune.search.engine.finalists import _in_parallel
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.record import read_record
-from prunetune.search.run.summary import Summary, read_summary, write_summary
-from prunetune.search.spec.reading import read_spec
+from prunetune.search.run.summary import read_summary, write_summary
 
 from ..commands import assert_one_sentence, invoke
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray", "cache_folder")]
+pytestmark = pytest.mark.ray
 
 
-def _searched(folder: Path, finalists: int) -> Summary:
-    spec = {
-        "task": {"model": "digits-net"},
-        "budgets": {"flops": 0.3},
-        "agent": "random",
-        "evaluations": 8,
-        "finetune": {"epochs": 0},
-        "finalists": finalists,
-        "output": str(folder),
-    }
-    return run_search(read_spec(spec))
-
-
-@pytest.fixture(scope="module")
-def run(local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    return _searched(tmp_path_factory.mktemp("runs") / "run", finalists=1)
+@pytest.fixture
+def run(finished_copy: Path) -> Path:
+    """A finished run that may be fine-tuned anew."""
+    return finished_copy
 
 
 def _weights(folder: Path) -> torch.Tensor:
@@ -46,14 +33,16 @@ def _weights(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
-    evaluated = read_record(RunFolder.open(run.folder).evaluations)
-    (before,) = run.best
+def test_networks_are_made_anew_and_candidates_are_not(run: Path) -> None:
+    evaluated = read_record(RunFolder.open(run).evaluations)
+    found = read_summary(RunFolder.open(run))
+    assert found is not None
+    (before,) = found.best
     assert before.artifact is not None
-    repaired = _weights(run.folder / before.artifact)
-    export = run.folder / before.artifact / "model.pt2"
-    assert invoke("export", run.folder / before.artifact).exit_code == 0 and export.is_file()
-    said = invoke("finetune", run.folder, "--set", "epochs=2", "--json")
+    repaired = _weights(run / before.artifact)
+    export = run / before.artifact / "model.pt2"
+    assert invoke("export", run / before.artifact).exit_code == 0 and export.is_file()
+    said = invoke("finetune", run, "--set", "epochs=2", "--json")
     assert said.exit_code == 0
     # What was exported has the weights before.
     assert not export.exists() and "model.pt2 had the weights before" in said.output
@@ -61,14 +50,14 @@ def test_networks_are_made_anew_and_candidates_are_not(run: Summary) -> None:
     assert after["candidate"] == list(before.candidate or ())
     assert after["test_before"] == before.test_before
     assert after["finetune_epochs"] == 2 and after["test_after"] > 0.9
-    assert not torch.equal(_weights(run.folder / after["artifact"]), repaired)
-    assert read_record(RunFolder.open(run.folder).evaluations).equals(evaluated)
-    assert yaml.safe_load((run.folder / "spec.yaml").read_text())["finetune"]["epochs"] == 2
+    assert not torch.equal(_weights(run / after["artifact"]), repaired)
+    assert read_record(RunFolder.open(run).evaluations).equals(evaluated)
+    assert yaml.safe_load((run / "spec.yaml").read_text())["finetune"]["epochs"] == 2
 
 
 @pytest.mark.slow
 def test_what_was_chosen_among_finalists_is_not_chosen_again(
-    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
 
@@ -76,12 +65,19 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
         called.extend(function.__name__ for function, *_ in jobs.values())
         _in_parallel(jobs, *arguments)
 
+    # As if it had been interrupted between the search and its finalists.
+    folder = RunFolder.open(run)
+    found = read_summary(folder)
+    assert found is not None
+    dense = found.dense.model_copy(update={"test": None})
+    searched = {"status": "interrupted", "best": (), "dense": dense}
+    write_summary(folder, found.model_copy(update=searched))
     monkeypatch.setattr("prunetune.search.engine.finalists._in_parallel", noted)
-    (before,) = _searched(tmp_path / "run", finalists=3).best
-    assert len(before.finalists) == 3
-    assert called == ["_test_dense", *3 * ["_compare"], "_finish"]
+    (before,) = resume_run(run).best
+    assert len(before.finalists) == 2
+    assert called == ["_test_dense", *2 * ["_compare"], "_finish"]
     called.clear()
-    (after,) = finetune_run(tmp_path / "run", ["epochs=1"]).best
+    (after,) = finetune_run(run, ["epochs=1"]).best
     assert called == ["_finish"]
     assert after.error is None and after.artifact is not None
     assert (after.candidate, after.finalists) == (before.candidate, before.finalists)
@@ -89,25 +85,27 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
 
 
 @pytest.mark.slow
-def test_block_repair_takes_the_place_of_full_repair(run: Summary) -> None:
-    (full,) = finetune_run(run.folder, ["epochs=0", "repair=full"]).best
+def test_block_repair_takes_the_place_of_full_repair(run: Path) -> None:
+    (full,) = finetune_run(run, ["epochs=0", "repair=full"]).best
     assert full.artifact is not None
-    before = _weights(run.folder / full.artifact)
-    (block,) = finetune_run(run.folder, ["epochs=0", "repair=block"]).best
+    before = _weights(run / full.artifact)
+    (block,) = finetune_run(run, ["epochs=0", "repair=block"]).best
     assert block.artifact is not None and block.test_before is not None
     assert block.candidate == full.candidate
-    assert not torch.equal(_weights(run.folder / block.artifact), before)
+    assert not torch.equal(_weights(run / block.artifact), before)
     assert block.test_before > 0.9
     assert block.test_after == block.test_before
 
 
 @pytest.mark.slow
-def test_the_same_images_are_drawn_every_time_and_others_for_another_count(run: Summary) -> None:
+def test_the_same_images_are_drawn_every_time_and_others_for_another_count(
+    run: Path,
+) -> None:
     learnt = []
     for images in (64, 64, 128):
-        (best,) = finetune_run(run.folder, ["epochs=1", f"images={images}"]).best
+        (best,) = finetune_run(run, ["epochs=1", f"images={images}"]).best
         assert best.artifact is not None
-        learnt.append(_weights(run.folder / best.artifact))
+        learnt.append(_weights(run / best.artifact))
     assert torch.equal(learnt[0], learnt[1])
     assert not torch.equal(learnt[0], learnt[2])
 
@@ -120,18 +118,24 @@ def test_the_same_images_are_drawn_every_time_and_others_for_another_count(run: 
         ("images=1", "images' is 1"),
     ],
 )
-def test_a_mistake_leaves_the_run_as_it_was(run: Summary, override: str, said: str) -> None:
-    before = (run.folder / "summary.json").read_bytes(), (run.folder / "spec.yaml").read_bytes()
-    assert_one_sentence(invoke("finetune", run.folder, "--set", override), said)
-    after = (run.folder / "summary.json").read_bytes(), (run.folder / "spec.yaml").read_bytes()
+def test_a_mistake_leaves_the_run_as_it_was(run: Path, override: str, said: str) -> None:
+    before = (
+        (run / "summary.json").read_bytes(),
+        (run / "spec.yaml").read_bytes(),
+    )
+    assert_one_sentence(invoke("finetune", run, "--set", override), said)
+    after = (
+        (run / "summary.json").read_bytes(),
+        (run / "spec.yaml").read_bytes(),
+    )
     assert before == after
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on(run: Summary) -> None:
-    folder = RunFolder.open(run.folder)
+def test_an_interrupted_run_goes_on(run: Path) -> None:
+    folder = RunFolder.open(run)
     found = read_summary(folder)
     assert found is not None
     write_summary(folder, found.model_copy(update={"status": "interrupted"}))
-    summary = finetune_run(run.folder, ["epochs=0"])
+    summary = finetune_run(run, ["epochs=0"])
     assert summary.status == "finished" and summary.best[0].finetune_epochs == 0

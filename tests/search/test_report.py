@@ -6,6 +6,7 @@ import html.parser
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from prunetune.search.report.figures import pareto_front
 from prunetune.search.report.significance import compare_paired, estimate_median
 from prunetune.search.report.table import displayed
 from prunetune.search.run.folder import RunFolder
-from prunetune.search.run.summary import write_summary
+from prunetune.search.run.summary import Summary, write_summary
 
 from .runs import finished_trial, write_run
 
@@ -106,6 +107,25 @@ def test_tables_hold_what_the_summary_says(tmp_path: Path) -> None:
     assert row["flops_fraction"] == pytest.approx(0.49)
     assert min(accuracies) <= row["test_after.low"] <= 0.91 <= row["test_after.high"] <= 0.95
     assert pa_csv.read_csv(run.report / "comparison.csv").column_names == table.column_names
+
+
+@pytest.mark.ray
+def test_a_real_run_is_reported_as_its_files_have_it(finished: Summary, tmp_path: Path) -> None:
+    results = load_results(RunFolder.open(finished.folder))
+    assert results.summary == finished
+    (best,) = finished.best
+    (row,) = comparison_rows(results)
+    cells = displayed(row, results)
+    assert any(best.agent in cell for cell in cells)
+    # A relative budget, and the accuracy on test images, to the digits of the table.
+    assert best.test_after is not None and best.costs is not None
+    assert any(f"{100 * best.test_after:.2f}" in cell for cell in cells), cells
+    page, _ = write_report(shutil.copytree(finished.folder, tmp_path / "run"))
+    parsed = _Page(page.read_text())
+    assert not parsed.open and len(parsed.alternatives) >= 3
+    assert pq.read_table(page.parent / "comparison.parquet").to_pylist()[0]["test_after"] == (
+        best.test_after
+    )
 
 
 def test_searches_that_were_stopped_are_marked(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prunetune.errors import RunFolderError, SpecError
 from prunetune.rewards.evaluation.evaluation import Evaluation
-from prunetune.search.engine.entry import resume_run, run_search
+from prunetune.search.engine.entry import resume_run
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.history import Asked, TrialHistory
 from prunetune.search.run.record import (
@@ -27,36 +27,10 @@ from prunetune.search.run.record import (
     read_record,
 )
 from prunetune.search.run.summary import Summary, read_summary, write_summary
-from prunetune.search.run.trust import remember
-from prunetune.search.spec.reading import read_spec
+
+from ..small_run import REWARD, TRIAL, small_run_values
 
 pytestmark = pytest.mark.ray
-
-_REWARD = """
-from prunetune.rewards.reward import Reward
-
-class Mine(Reward):
-    name, measures = "mine", ("accuracy",)
-
-    def __call__(self, evaluation, dense):
-        return evaluation.measures["accuracy"]
-"""
-_TRIAL = "rewards-Mine_flops0.5_random_seed0"
-
-
-def _values(folder: Path, **values: Any) -> dict[str, Any]:
-    return {
-        "task": {"model": "digits-net"},
-        "budgets": {"flops": 0.5},
-        "reward": f"{folder / 'rewards.py'}:Mine",
-        "agent": {"name": "random", "parameters": {"candidates": 4}},
-        "evaluations": 16,
-        "finetune": {"epochs": 0},
-        "finalists": 1,
-        "measures": ["accuracy"],
-        "output": str(folder / "run"),
-        **values,
-    }
 
 
 class _Touches:
@@ -69,30 +43,17 @@ class _Touches:
         return os.mknod, (str(self.path),)
 
 
-@pytest.fixture(scope="module")
-def finished(
-    local_ray: None, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Summary:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "rewards.py").write_text(_REWARD)
-    return run_search(read_spec(_values(folder)))
-
-
 @pytest.fixture
-def run(finished: Summary, tmp_path: Path) -> Path:
+def run(finished: Summary, finished_copy: Path) -> Path:
     """A copy of the run, as if it had been interrupted before its end was noted."""
-    copy = tmp_path / "run"
-    shutil.copytree(finished.folder, copy)
     stopped = finished.model_copy(update={"status": "interrupted", "best": ()})
-    folder = RunFolder.open(copy)
-    write_summary(folder, stopped)
-    (copy / "histories" / _TRIAL / "ended.json").unlink()
-    remember(folder)
-    return copy
+    write_summary(RunFolder.open(finished_copy), stopped)
+    (finished_copy / "histories" / TRIAL / "ended.json").unlink()
+    return finished_copy
 
 
 def _history(run: Path) -> list[Asked]:
-    return TrialHistory(run / "histories" / _TRIAL).load()
+    return TrialHistory(run / "histories" / TRIAL).load()
 
 
 def _recorded(run: Path) -> list[tuple[int, ...]]:
@@ -100,7 +61,7 @@ def _recorded(run: Path) -> list[tuple[int, ...]]:
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted((run / "tune" / _TRIAL).glob("checkpoint_*"))
+    return sorted((run / "tune" / TRIAL).glob("checkpoint_*"))
 
 
 def _edit_spec(run: Path, key: str, value: Any) -> None:
@@ -113,6 +74,7 @@ def _edit_spec(run: Path, key: str, value: Any) -> None:
     (run / "spec.yaml").write_text(yaml.safe_dump(spec))
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_for_longer_where_it_ended(finished: Summary, run: Path) -> None:
     shutil.copy(finished.folder / "summary.json", run / "summary.json")
     before = _recorded(run)
@@ -145,7 +107,7 @@ def test_tunes_own_state_is_not_read_and_what_it_lost_is_made_good(
     newest = _checkpoints(run)[-1]
     for path in newest.iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    histories = run / "histories" / _TRIAL
+    histories = run / "histories" / TRIAL
     before = {path.name: path.stat().st_mtime_ns for path in histories.glob("*.parquet")}
     summary = resume_run(run)
     assert summary.status == "finished"
@@ -160,7 +122,7 @@ def test_tunes_own_state_is_not_read_and_what_it_lost_is_made_good(
 
 @pytest.mark.slow
 def test_a_search_that_has_ended_is_not_begun_again(finished: Summary, run: Path) -> None:
-    shutil.copy(finished.folder / "histories" / _TRIAL / "ended.json", run / "histories" / _TRIAL)
+    shutil.copy(finished.folder / "histories" / TRIAL / "ended.json", run / "histories" / TRIAL)
     summary = resume_run(run)
     assert summary.status == "finished" and summary.best == finished.best
     assert not list(run.glob("tune-retired-*"))
@@ -183,12 +145,12 @@ def test_a_changed_spec_is_refused_by_name(key: str, value: Any, said: str, run:
 
 def test_a_reward_that_was_edited_since_is_refused(run: Path, finished: Summary) -> None:
     file = finished.folder.parent / "rewards.py"
-    file.write_text(_REWARD + "\n# edited\n")
+    file.write_text(REWARD + "\n# edited\n")
     try:
         with pytest.raises(RunFolderError, match=r"the file rewards\.py has changed"):
             resume_run(run)
     finally:
-        file.write_text(_REWARD)
+        file.write_text(REWARD)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +213,7 @@ run_search(read_spec(eval(sys.argv[1])), Telling())
 def test_a_terminated_run_says_so_and_two_processes_cannot_have_it(
     cache_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "rewards.py").write_text(_REWARD)
-    values = _values(tmp_path, evaluations=4000)
+    values = small_run_values(tmp_path, evaluations=4000)
     process = subprocess.Popen(
         [sys.executable, "-c", _STOPPED, repr(values)], stdout=subprocess.PIPE, text=True
     )
