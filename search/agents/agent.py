@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.judge import Judge
-from ...envs.problem import Outcome
+from ...envs.problem import Outcome, Problem
 
 __all__ = ["Agent", "BlackBoxAgent", "Iteration"]
 
@@ -33,6 +33,11 @@ class Iteration:
     candidates: NDArray[np.int64]
     outcome: Outcome | None
     figures: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, problem: Problem) -> Iteration:
+        """What an agent returns that has nothing more to ask."""
+        return cls(np.zeros((0, len(problem.space)), dtype=np.int64), None)
 
 
 class Agent(ABC):
@@ -68,7 +73,11 @@ class Agent(ABC):
 
     @abstractmethod
     def iterate(self, most: int) -> Iteration:
-        """Ask for at most ``most`` candidates and learn from them."""
+        """Ask for at most ``most`` candidates, 0 or more, and learn from them.
+
+        An agent that is not out of candidates asks for ``most`` where that is less than what it
+        asks for at a time, so that a search uses up what it may.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -117,9 +126,8 @@ class BlackBoxAgent(Agent):
 
     def iterate(self, most: int) -> Iteration:
         """See `Agent.iterate`."""
-        candidates = self.ask(min(most, self.candidates))
-        if not len(candidates):
-            return Iteration(candidates, None)
+        if not most or not len(candidates := self.ask(min(most, self.candidates))):
+            return Iteration.nothing(self.problem)
         outcome = self.judge.ask(candidates)
         self.tell(candidates, outcome)
         return Iteration(candidates, outcome)

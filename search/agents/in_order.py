@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from ray.tune.registry import register_env
 
+from ...envs.episodes import Episodes
 from ...envs.judge import Judge
 from ...envs.problem import Problem
 from ...envs.vector_env import PruningVectorEnv
@@ -22,6 +22,7 @@ from .ppo import (
     PpoParameters,
     candidates_per_iteration,
     configured,
+    draw,
     flat_figures,
     own_error,
 )
@@ -76,12 +77,13 @@ class InOrderAgent(Agent):
         problem = self.problem
         if shield is not None:
             problem = dataclasses.replace(problem, shield=shield)
+        self._walked = problem
         self._algorithm = self._build(problem, parameters)
 
     def iterate(self, most: int) -> Iteration:
-        """See `Agent.iterate`; asks for no candidates where ``most`` is below an iteration's."""
+        """See `Agent.iterate`."""
         if most < self.candidates:
-            return Iteration(np.zeros((0, len(self.problem.space)), dtype=np.int64), None)
+            return self._ask_rest(most)
         try:
             result = self._algorithm.train()
         except Exception as error:
@@ -100,6 +102,20 @@ class InOrderAgent(Agent):
     def stop(self) -> None:
         """See `Agent.stop`."""
         self._algorithm.stop()
+
+    def _ask_rest(self, most: int) -> Iteration:
+        """Ask for what is left of the search; nobody would use what could be learned from it."""
+        if not most:
+            return Iteration.nothing(self.problem)
+        self._algorithm.seed_sampling()
+        episodes = Episodes(self._walked, most, self.judge)
+        observations = episodes.reset()
+        outcome = None
+        while outcome is None:
+            drawn = draw(self._algorithm.env_runner.module, observations)
+            step = episodes.step(drawn.clipped[:, 0])
+            observations, outcome = step.observations, step.outcome
+        return Iteration(episodes.candidates, outcome)
 
     def _build(self, problem: Problem, parameters: InOrderParameters) -> LagrangianPPO:
         register_env(_ENVIRONMENT, _make_environment)

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field
+from ray.rllib.core.columns import Columns
 
 from ...envs.problem import Problem
 from ...errors import PruneTuneError
@@ -15,9 +19,11 @@ from ..lagrangian import LagrangianPPOConfig
 __all__ = [
     "CHECKPOINT",
     "Advantages",
+    "Drawn",
     "PpoParameters",
     "candidates_per_iteration",
     "configured",
+    "draw",
     "flat_figures",
     "own_error",
 ]
@@ -137,12 +143,49 @@ def candidates_per_iteration(evaluations: int, about: int = 32) -> int:
 
     Returns:
         The divisor of ``evaluations`` nearest to ``about`` between 3/4 and 5/4 of it; where there
-        is none, the number in that range that leaves the fewest unused.
+        is none, the number in that range that leaves the fewest for a last, shorter iteration,
+        which nothing is learned from.
     """
     # Without several iterations nothing is learned at all.
     about = max(1, min(about, evaluations // _ITERATIONS))
     choices = range(max(1, about * 3 // 4), max(1, about * 5 // 4) + 1)
     return min(choices, key=lambda count: (evaluations % count, abs(count - about)))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Actions that an exploring policy drew.
+
+    Attributes:
+        actions: As they were drawn, float32 [N, A]; an environment sees them clipped to [-1, 1].
+        logp: Their log-probabilities, float32 [N].
+        inputs: What the distributions were made of, float32 [N, 2 A].
+    """
+
+    actions: NDArray[np.float32]
+    logp: NDArray[np.float32]
+    inputs: NDArray[np.float32]
+
+    @property
+    def clipped(self) -> NDArray[np.float64]:
+        """The actions in [-1, 1], float64 [N, A]."""
+        return np.clip(self.actions.astype(np.float64), -1.0, 1.0)
+
+
+@torch.no_grad()
+def draw(module: Any, observations: NDArray[np.float32]) -> Drawn:
+    """Let a policy explore, by the process's own random numbers.
+
+    Args:
+        module: RLlib's module of the policy.
+        observations: float32 [N, O].
+    """
+    # Not from_numpy: some processors round by where numbers lie, and NumPy aligns them less.
+    outputs = module.forward_exploration({Columns.OBS: torch.tensor(observations)})
+    inputs = outputs[Columns.ACTION_DIST_INPUTS]
+    distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+    actions = distribution.sample()
+    return Drawn(actions.numpy(), distribution.logp(actions).numpy(), inputs.numpy())
 
 
 def own_error(error: BaseException) -> PruneTuneError | None:

@@ -106,7 +106,11 @@ class LagrangianPPO(PPO):
         super().set_state(state)
         self._base_seed = state.get(_SEED, self._base_seed)
 
-    def _sample(self) -> list[SingleAgentEpisode]:
+    def seed_sampling(self) -> None:
+        """Seed the env runners' processes as the next iteration begins with it.
+
+        Whoever draws actions of the policy without an iteration draws those of the next one.
+        """
         base, iteration = self._base_seed, self.iteration
 
         def seed(runner: Any) -> None:
@@ -114,6 +118,9 @@ class LagrangianPPO(PPO):
             seed_environments(runner, drawn)
 
         self.env_runner_group.foreach_env_runner(seed)
+
+    def _sample(self) -> list[SingleAgentEpisode]:
+        self.seed_sampling()
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             episodes, results = sample_episodes(
                 self.env_runner_group,

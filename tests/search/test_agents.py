@@ -185,7 +185,7 @@ def test_iterations_use_the_evaluations_up(evaluations: int, count: int) -> None
     assert evaluations % count == 0
 
 
-def test_a_prime_number_of_evaluations_leaves_few_unused() -> None:
+def test_a_prime_number_of_evaluations_leaves_a_short_last_iteration() -> None:
     assert 997 % candidates_per_iteration(997) < 8
 
 

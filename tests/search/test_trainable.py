@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import shutil
@@ -15,7 +16,7 @@ from prunetune.envs.budgets import Budget
 from prunetune.envs.judge import Judge
 from prunetune.errors import SpecError
 from prunetune.models.costs.cost import MeasuredCost
-from prunetune.search.agents import make_agent
+from prunetune.search.agents import Agent, make_agent
 from prunetune.search.engine import trial as trial_module
 from prunetune.search.engine.trial import SearchTrial, TrialPlan
 from prunetune.search.run.checkpoints import TrialProgress
@@ -154,11 +155,70 @@ def test_the_default_agent_judges_once_what_it_asks_for() -> None:
             asked += iteration.candidates.tolist()
     finally:
         agent.stop()
-    assert 80 <= len(asked) <= 100
+    assert len(asked) == 100
     # What it asked for is its past, in order, each once, and the policy got better by it.
     assert judge.past.candidates.tolist() == asked
     feasible = judge.past.rewards[judge.problem.tabulated.keep(judge.past.candidates)]
     assert feasible.max() > judge.past.rewards[:20].mean()
+
+
+_LONG = pytest.param(600, marks=pytest.mark.slow)
+
+
+def _asked(agent: Agent, evaluations: int) -> list[int]:
+    """How many candidates each iteration asked for, until there were no more."""
+    counts: list[int] = []
+    try:
+        while (iteration := agent.iterate(evaluations - sum(counts))).outcome is not None:
+            counts.append(len(iteration.candidates))
+    finally:
+        agent.stop()
+    return counts
+
+
+@pytest.mark.parametrize("evaluations", [96, pytest.param(160, marks=pytest.mark.slow), _LONG])
+@pytest.mark.parametrize(
+    "name", ["ppo-lagrangian", "ppo-lagrangian-in-order", "amc", "random", "tpe", "cma-es"]
+)
+def test_as_many_candidates_are_asked_for_as_was_said(name: str, evaluations: int) -> None:
+    # Thirteen of an iteration leave a rest of each of these numbers.
+    judge = _judge({"flops": 0.5})
+    agent = make_agent(AgentSpec(name=name, parameters={"candidates": 13}), judge, 0, evaluations)
+    counts = _asked(agent, evaluations)
+    assert sum(counts) == evaluations == len(judge.past.candidates)
+    assert counts[-1] < 13
+
+
+@pytest.mark.parametrize("parameters", [{}, {"imagined": 0, "candidates": 7}])
+def test_the_rest_is_shared_by_the_limits_of_a_range(parameters: dict[str, Any]) -> None:
+    plain = _judge({"flops": 0.6}).problem
+    ranged = dataclasses.replace(plain, budgets=(Budget("flops", 0.6, lowest=0.2),))
+    judge = Judge(ranged, structures.AnalyticEvaluator(STRUCTURE))
+    spec = AgentSpec(name="ppo-lagrangian", parameters={"start": "uniform", **parameters})
+    assert sum(_asked(make_agent(spec, judge, 0, 50), 50)) == 50
+
+
+@pytest.mark.parametrize("name", ["ppo-lagrangian", "ppo-lagrangian-in-order"])
+def test_a_search_that_is_restored_before_the_rest_asks_for_the_same(
+    name: str, tmp_path: Path
+) -> None:
+    spec = AgentSpec(name=name, parameters={"candidates": 10})
+    judge = _judge({"flops": 0.5})
+    agent = make_agent(spec, judge, 0, 37)
+    left = 37
+    while left >= 10:
+        left -= len(agent.iterate(left).candidates)
+    agent.save(tmp_path)
+    restored = make_agent(spec, judge, 0, 37)
+    restored.load(tmp_path)
+    # What the rest is chosen by is the past, which the first of them would add to.
+    past = copy.deepcopy(judge.past)
+    expected = agent.iterate(left).candidates
+    judge.past = past
+    np.testing.assert_array_equal(restored.iterate(left).candidates, expected)
+    assert 0 < len(expected) == left < 10
+    agent.stop()
+    restored.stop()
 
 
 def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:

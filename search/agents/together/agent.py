@@ -22,6 +22,7 @@ from ..ppo import (
     PpoParameters,
     candidates_per_iteration,
     configured,
+    draw,
     flat_figures,
     own_error,
 )
@@ -96,7 +97,8 @@ class TogetherAgent(Agent):
     the uniform candidate. Then, each iteration, the policy samples actions, `CandidateMap` makes
     candidates of them, a model of what was evaluated chooses the most promising to evaluate
     (`Imagination`), and the learner is handed all of them. Costs are shares of their limits, and
-    the Lagrangian's advantages are ranked.
+    the Lagrangian's advantages are ranked. Where fewer evaluations are left than an iteration has,
+    as many are asked for, and nothing more is learned.
 
     Args:
         judge: Judges candidates.
@@ -129,11 +131,13 @@ class TogetherAgent(Agent):
         self._algorithm = None if len(self._narrowed) else self._build()
 
     def iterate(self, most: int) -> Iteration:
-        """See `Agent.iterate`; asks for no candidates where ``most`` is below an iteration's."""
-        if most < (len(self._narrowed) if self._algorithm is None else self.candidates):
-            return Iteration(np.zeros((0, len(self.problem.space)), dtype=np.int64), None)
+        """See `Agent.iterate`; sensitivities are asked for as a whole, or not at all."""
         if self._algorithm is None:
+            if most < len(self._narrowed):
+                return Iteration.nothing(self.problem)
             return self._ask_sensitivity()
+        if most < self.candidates:
+            return self._ask_rest(self._algorithm, most)
         try:
             result = self._algorithm.train()
         except Exception as error:
@@ -182,6 +186,18 @@ class TogetherAgent(Agent):
         self._algorithm = self._build()
         return Iteration(self._narrowed, outcome)
 
+    def _ask_rest(self, algorithm: LagrangianPPO, most: int) -> Iteration:
+        """Ask for what is left of the search; nobody would use what could be learned from it."""
+        if not most:
+            return Iteration.nothing(self.problem)
+        algorithm.seed_sampling()
+        runner = algorithm.env_runner
+        actions = draw(runner.module, runner.observations).clipped
+        candidates, believed = self._candidates(actions)
+        chosen = self._choose(candidates, believed, most)
+        outcome = self.judge.ask(candidates[chosen], self._limits[chosen])
+        return Iteration(candidates[chosen], outcome)
+
     def _build(self) -> LagrangianPPO:
         problem, parameters = self.problem, self._parameters
         self._map = CandidateMap(problem, parameters.scaled, self._sensitivity)
@@ -209,22 +225,30 @@ class TogetherAgent(Agent):
         algorithm.env_runner.judge_actions = self._judge_actions
         return algorithm
 
+    def _candidates(self, actions: NDArray[np.float64]) -> tuple[NDArray[np.int64], BelievedCosts]:
+        """The candidates of actions float64 [N, size], and what is believed of costs by now."""
+        believed = BelievedCosts(self.problem, self.judge.past, self._parameters.learn_costs)
+        candidates = self._map.candidates(actions, self._limits, believed)
+        candidates = believed.moved_to_limits(candidates, self._limits)
+        return self.problem.space.canonical(candidates), believed
+
+    def _choose(
+        self, candidates: NDArray[np.int64], believed: BelievedCosts, count: int
+    ) -> NDArray[np.int64]:
+        """Which candidates are evaluated, int64 [count]; without imagination the first ones."""
+        if self._imagination is None:
+            return np.arange(count)
+        return self._imagination.choose(believed, candidates, self._limits, self._contexts, count)
+
     def _judge_actions(self, actions: NDArray[np.float64]) -> Sampled:
         """One iteration's candidates: made of actions, chosen, judged, and the others imagined."""
         limits, judge = self._limits, self.judge
-        believed = BelievedCosts(self.problem, judge.past, self._parameters.learn_costs)
-        candidates = self._map.candidates(actions, limits, believed)
-        candidates = believed.moved_to_limits(candidates, limits)
-        candidates = self.problem.space.canonical(candidates)
-        judged: Outcome | Judged
-        if self._imagination is None:
-            judged = judge.ask(candidates, limits)
-        else:
-            chosen = self._imagination.choose(
-                believed, candidates, limits, self._contexts, self.candidates
-            )
-            best = judge.past.best
-            outcome = judge.ask(candidates[chosen], limits[chosen])
+        candidates, believed = self._candidates(actions)
+        chosen = self._choose(candidates, believed, self.candidates)
+        best = judge.past.best
+        outcome = judge.ask(candidates[chosen], limits[chosen])
+        judged: Outcome | Judged = outcome
+        if self._imagination is not None:
             judged = self._imagination.complete(candidates, limits, chosen, outcome, best)
         costs = (judged.costs / limits).astype(np.float32)
         return Sampled(judged.signals, costs, self._contexts)

@@ -8,7 +8,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,6 +16,8 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER
+
+from ..ppo import Drawn, draw
 
 __all__ = ["CandidateRunner", "JudgeActions", "Sampled"]
 
@@ -69,6 +70,11 @@ class CandidateRunner(SingleAgentEnvRunner):
             DEFAULT_MODULE_ID: (observation, action),
         }
 
+    @property
+    def observations(self) -> NDArray[np.float32]:
+        """The limits that each candidate of an iteration has to keep, float32 [N, B]."""
+        return self._observations
+
     def assert_healthy(self) -> None:
         """Make sure that there is a policy."""
         assert self.module is not None
@@ -85,20 +91,9 @@ class CandidateRunner(SingleAgentEnvRunner):
     def _iteration(self) -> list[SingleAgentEpisode]:
         if self.judge_actions is None:
             raise RuntimeError("The runner has nobody to judge its candidates.")
-        # Not from_numpy: some processors round by where numbers lie, and NumPy aligns them less.
-        observations = torch.tensor(self._observations)
-        with torch.no_grad():
-            inputs = self.module.forward_exploration({Columns.OBS: observations})
-            kind = self.module.get_exploration_action_dist_cls()
-            distribution = kind.from_logits(inputs[Columns.ACTION_DIST_INPUTS])
-            actions = distribution.sample()
-            logp = distribution.logp(actions).numpy()
-        sampled = self.judge_actions(np.clip(actions.numpy().astype(np.float64), -1.0, 1.0))
-        outputs = inputs[Columns.ACTION_DIST_INPUTS].numpy()
-        episodes = [
-            self._episode(index, actions.numpy()[index], logp[index], outputs[index], sampled)
-            for index in range(self.num_envs)
-        ]
+        drawn = draw(self.module, self._observations)
+        sampled = self.judge_actions(drawn.clipped)
+        episodes = [self._episode(index, drawn, sampled) for index in range(self.num_envs)]
         self._done_episodes_for_metrics.extend(episodes)
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=len(episodes))
         self._increase_sampled_metrics(len(episodes), len(episodes))
@@ -107,9 +102,7 @@ class CandidateRunner(SingleAgentEnvRunner):
     def _episode(
         self,
         index: int,
-        action: NDArray[np.float32],
-        logp: Any,
-        inputs: NDArray[np.float32],
+        drawn: Drawn,
         sampled: Sampled,
     ) -> SingleAgentEpisode:
         observation = self._observations[index]
@@ -123,13 +116,13 @@ class CandidateRunner(SingleAgentEnvRunner):
         episode.add_env_reset(observation=observation, infos={})
         episode.add_env_step(
             observation=observation,
-            action=action,
+            action=drawn.actions[index],
             reward=float(sampled.signals[index]),
             infos=infos,
             terminated=True,
             extra_model_outputs={
-                Columns.ACTION_LOGP: logp,
-                Columns.ACTION_DIST_INPUTS: inputs,
+                Columns.ACTION_LOGP: drawn.logp[index],
+                Columns.ACTION_DIST_INPUTS: drawn.inputs[index],
             },
         )
         return episode.to_numpy()
