@@ -17,12 +17,13 @@ from ..errors import WeightsError
 from .cache import cache_folder, cache_key
 from .calls import norms_after
 from .coupling import trace_channel_groups
-from .criteria import Evidence, Ranking, make_criterion, written_criterion
+from .criteria import Criterion, Evidence, Ranking, make_criterion, written_criterion
 from .groups import ChannelGroups
 from .progress import SILENT, Progress
 from .reductions.channels import ChannelsReduction, KeptUnits
 from .reductions.sequence import Reductions
-from .repair.moments import LayerMoments, gather_moments, moments_to_store, stored_moments
+from .repair.gathering import gather_moments
+from .repair.moments import InputMoments, moments_to_store, stored_moments
 from .space import Candidate, SearchSpace
 from .task import PruningTask
 from .weights import read_weights, save_weights
@@ -30,7 +31,9 @@ from .weights import read_weights, save_weights
 __all__ = ["TaskStatistics", "gather_statistics"]
 
 # Part of the cache's key: raise it when moments or rankings are computed in another way.
-_VERSION = 2
+_VERSION = 4
+# Seconds from which on ranking is announced and followed.
+_WORTH_SAYING = 10
 _MOMENTS, _ORDERS = "moments/", "orders/"
 _FIGURES, _RESCALINGS = "figures/", "rescalings/"
 
@@ -51,7 +54,7 @@ class TaskStatistics:
 
     groups: ChannelGroups
     orders: tuple[NDArray[np.int64], ...]
-    moments: dict[str, LayerMoments]
+    moments: dict[str, InputMoments]
     norms: dict[str, str]
     figures: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
     rescalings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -139,14 +142,16 @@ def gather_statistics(
     # The user's own criterion may have changed since.
     stored = None if is_reference(criterion.name) or not path.is_file() else _read(path)
     if stored is None:
-        progress.note(f"Ranking the channels of {len(groups)} groups by {criterion.name}")
         readers = {member.layer for group in groups for member in group.readers()}
         weighted = sorted(
             name for name in readers if hasattr(task.network.get_submodule(name), "weight")
         )
-        moments = gather_moments(task.network, weighted, task.calibration, seed=seed)
+        moments = gather_moments(
+            task.network, weighted, task.calibration, seed=seed, progress=progress
+        )
         evidence = Evidence(task.network, task.calibration, moments, norms, seed)
-        rankings = {group.name: chosen.study(group, evidence) for group in groups}
+        label = f"Ranking the channels of {len(groups)} groups by {criterion.name}"
+        rankings = _study(chosen, groups, evidence, label, progress)
         stored = _as_tensors(rankings, moments)
         _write(path, stored, progress)
     # Gathered or read, tensors lie in memory alike: some processors round by where numbers lie, and
@@ -166,8 +171,31 @@ def gather_statistics(
     )
 
 
+def _study(
+    criterion: Criterion,
+    groups: ChannelGroups,
+    evidence: Evidence,
+    label: str,
+    progress: Progress,
+) -> dict[str, Ranking]:
+    """What a criterion says of each group, by the group's name."""
+    seconds = [criterion.seconds(group, evidence) for group in groups]
+    total = round(sum(seconds))
+    if total < _WORTH_SAYING:
+        progress.note(label)
+        return {group.name: criterion.study(group, evidence) for group in groups}
+    progress.start(total, f"{label}, about {total} s of one core")
+    rankings, done = {}, 0
+    for index, group in enumerate(groups, 1):
+        rankings[group.name] = criterion.study(group, evidence)
+        progress.advance(round(sum(seconds[:index])) - done)
+        done = round(sum(seconds[:index]))
+    progress.finish()
+    return rankings
+
+
 def _as_tensors(
-    rankings: Mapping[str, Ranking], moments: dict[str, LayerMoments]
+    rankings: Mapping[str, Ranking], moments: dict[str, InputMoments]
 ) -> dict[str, Tensor]:
     tensors = {_MOMENTS + key: value for key, value in moments_to_store(moments).items()}
     for group, ranking in rankings.items():

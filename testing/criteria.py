@@ -11,7 +11,7 @@ from ..models.calls import norms_after
 from ..models.coupling import trace_channel_groups
 from ..models.criteria import Criterion, Evidence
 from ..models.groups import ChannelGroup
-from ..models.repair.moments import gather_moments
+from ..models.repair.gathering import gather_moments
 from .expecting import expect
 
 __all__ = ["check_criterion"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..groups import ChannelGroup
-from ..repair.moments import LayerMoments
+from ..repair.moments import InputMoments
 
 __all__ = ["Criterion", "Evidence", "Ranking", "ScoreCriterion"]
 
@@ -30,7 +30,7 @@ class Evidence:
 
     network: nn.Module
     images: Tensor
-    moments: Mapping[str, LayerMoments]
+    moments: Mapping[str, InputMoments]
     norms: Mapping[str, str]
     seed: int
 
@@ -72,6 +72,10 @@ class Criterion(ABC):
         Returns:
             A permutation of the units, the one to keep longest first, int64 [units].
         """
+
+    def seconds(self, group: ChannelGroup, evidence: Evidence) -> float:
+        """About how long ranking a group takes on one core; 0 where that is not worth saying."""
+        return 0.0
 
     def study(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """The order of :meth:`rank`, with whatever else the criterion has to say."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .moments import LayerMoments, gather_moments
+from .gathering import gather_moments
+from .moments import InputMoments, LayerMoments
 from .quick import QuickRepair
 
-__all__ = ["LayerMoments", "QuickRepair", "gather_moments"]
+__all__ = ["InputMoments", "LayerMoments", "QuickRepair", "gather_moments"]

@@ -15,7 +15,8 @@ from ..hooks import hear_calls, hear_inputs
 from ..inference.precision import cast_network, place_images
 from ..layers import BatchNorm, is_depthwise, multiplies
 from ..reductions.channels import KeptChannels, shallow_copy
-from .moments import LayerMoments, gather_moments
+from .gathering import gather_moments
+from .moments import InputMoments, LayerMoments
 from .patches import channels_at, patches_by_position
 from .rectify import FlatParts, Rectifier, rectifiers_after
 from .refit import refit_weights
@@ -89,7 +90,7 @@ class FullRepair:
         self,
         network: nn.Module,
         images: Tensor,
-        moments: Mapping[str, LayerMoments],
+        moments: Mapping[str, InputMoments],
         effort: Effort = FULL,
         precision: Literal["fp32", "bf16"] = "fp32",
         channels_last: bool = True,
@@ -112,7 +113,13 @@ class FullRepair:
         rectifiers = rectifiers_after(network, layers, self._norms, images[:2])
         self._rectifiers = {n: r for n, r in rectifiers.items() if n not in self._targets.sums}
         self._moments = dict(moments)
-        if unknown := [name for name in layers if name not in moments]:
+        # Of wider layers nothing is refitted.
+        narrow = [
+            name
+            for name in layers
+            if network.get_parameter(f"{name}.weight")[0].numel() <= _MOST_COLUMNS
+        ]
+        if unknown := [name for name in narrow if name not in moments]:
             self._moments.update(gather_moments(network, unknown, all_images))
 
     @torch.no_grad()
@@ -156,7 +163,7 @@ class _Refit:
         norms: dict[str, str],
         targets: DenseTargets,
         rectifiers: Mapping[str, Rectifier],
-        moments: Mapping[str, LayerMoments],
+        moments: Mapping[str, InputMoments],
         effort: Effort,
     ) -> None:
         self._network = running
@@ -306,7 +313,10 @@ class _Refit:
         layer = self._modules[name]
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         moments = self._moments.get(name)
-        if moments is None or moments.per_channel != layer.weight[0, 0].numel():
+        if (
+            not isinstance(moments, LayerMoments)
+            or moments.per_channel != layer.weight[0, 0].numel()
+        ):
             return None
         columns = moments.columns(self._inputs.get(name))
         columns = columns.view(-1, moments.per_channel).mT.flatten()

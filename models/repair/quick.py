@@ -13,16 +13,11 @@ from torch import Tensor, nn
 
 from ..layers import BatchNorm
 from ..reductions.channels import KeptChannels
-from .moments import LayerMoments
+from .moments import InputMoments, LayerMoments, weight_matrix
 from .nested import NestedRegression
 
-__all__ = ["RIDGE", "QuickRepair", "covariance_with_ridge", "regress_columns"]
+__all__ = ["QuickRepair"]
 
-RIDGE = 1e-3
-"""Ridge as a fraction of the mean variance of a column (our choice; from 1e-5 to 1e-3 the
-accuracy of ResNet-56 does not change by more than 0.1 points)."""
-
-_LEAST_VARIANCE = 1e-30
 _CACHE_BYTES = 96 * 2**20
 
 
@@ -47,7 +42,8 @@ class QuickRepair:
     """Corrects the layers that read slimmed groups, as if their inputs were the dense network's.
 
     With inputs x (a patch), kept columns S and weight W, the new weight minimises
-    E |W (x - E x) - W' (x_S - E x_S)|^2 + ridge |W' - W_S|^2; what is lost on average goes
+    E |W (x - E x) - W' (x_S - E x_S)|^2 + ridge |W' - W_S|^2, with the ridge that belongs to the
+    moments; what is lost on average goes
     into the bias, or into the running mean of a BatchNorm that follows (method: our choice, close
     to channel reconstruction of He et al. 2017, arXiv 1707.06168, with patches for channels).
 
@@ -66,7 +62,7 @@ class QuickRepair:
     def __init__(
         self,
         network: nn.Module,
-        moments: Mapping[str, LayerMoments],
+        moments: Mapping[str, InputMoments],
         norms: Mapping[str, str],
         rankings: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
@@ -115,10 +111,14 @@ class QuickRepair:
         layer = self._network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         regression = _LayerRegression(layer, self._moments[name])
-        ranking = self._rankings.get(name)
-        if ranking is not None and np.array_equal(np.sort(ranking[: len(inputs)]), inputs):
+        ranking, moments = self._rankings.get(name), self._moments[name]
+        if (
+            ranking is not None
+            and isinstance(moments, LayerMoments)
+            and np.array_equal(np.sort(ranking[: len(inputs)]), inputs)
+        ):
             if name not in self._nested:
-                self._nested[name] = regression.nested(ranking)
+                self._nested[name] = regression.nested(ranking, moments.with_ridge(0))
             solution = regression.ranked(self._nested[name], ranking, len(inputs))
         else:
             solution = regression.solve(inputs)
@@ -129,40 +129,10 @@ class QuickRepair:
         return solution
 
 
-def covariance_with_ridge(covariance: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Add a multiple of the mean variance to the diagonal, so that a solve is always safe.
-
-    Args:
-        covariance: float64 [D, D].
-        ridge: Fraction of the mean variance.
-    """
-    diagonal = covariance.diagonal()
-    variance = float(diagonal.mean())
-    # A layer that reads nothing but constants still needs a positive diagonal.
-    amount = ridge * variance if variance > _LEAST_VARIANCE else 1.0
-    return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
-
-
-def regress_columns(matrix: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
-    """Weights on kept columns that best stand in for weights on all of them.
-
-    Args:
-        matrix: Weights, float64 [R, D].
-        covariance: Of the columns, with ridge, float64 [D, D], positive definite.
-        kept: Columns that stay, int64 [S].
-
-    Returns:
-        float64 [R, S]; equal to ``matrix`` when all columns stay.
-    """
-    cross = covariance[kept]
-    factor = torch.linalg.cholesky(cross[:, kept])
-    return torch.cholesky_solve(cross @ matrix.mT, factor).mT
-
-
 class _LayerRegression:
     """The regressions of one layer's weights on its kept inputs, one for each convolution group."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, moments: LayerMoments) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, moments: InputMoments) -> None:
         self._weight = layer.weight.detach()
         self._moments = moments
         self._channels = self._weight.shape[1]  # of one convolution group
@@ -173,15 +143,13 @@ class _LayerRegression:
         """The solution for any input channels that stay, ascending int64 [C']."""
         columns = self._moments.columns(inputs)
         solved = [
-            regress_columns(self._matrix(part), self._covariance(part), columns)
-            for part in range(self._parts)
+            self._moments.regress(part, self._matrix(part), columns) for part in range(self._parts)
         ]
         return self._solution(solved, columns)
 
-    def nested(self, ranking: NDArray[np.int64]) -> NestedRegression:
+    def nested(self, ranking: NDArray[np.int64], covariance: Tensor) -> NestedRegression:
         """What all solutions along a ranking of the input channels have in common."""
-        order = self._moments.columns(ranking)
-        return NestedRegression(self._matrix(0), self._covariance(0), order)
+        return NestedRegression(self._matrix(0), covariance, self._moments.columns(ranking))
 
     def ranked(
         self, nested: NestedRegression, ranking: NDArray[np.int64], channels: int
@@ -191,16 +159,9 @@ class _LayerRegression:
         columns, ascending = order.sort()
         return self._solution([nested.solve(len(order))[:, ascending].double()], columns)
 
-    def _covariance(self, part: int) -> Tensor:
-        return covariance_with_ridge(self._moments.covariance[part].double())
-
     def _matrix(self, part: int) -> Tensor:
-        """Weights of a convolution group, float64 [rows, D]."""
         rows = self._weight.chunk(self._parts)[part].double()
-        if self._shares_positions:  # every kernel position is a row of its own
-            matrix = rows.reshape(len(rows), self._channels, self._positions).transpose(1, 2)
-            return matrix.reshape(-1, self._channels)
-        return rows.reshape(len(rows), -1)
+        return weight_matrix(rows, self._moments.per_channel)
 
     @property
     def _shares_positions(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .quick import covariance_with_ridge
+from .moments import covariance_with_ridge
 
 __all__ = ["RidgeRegression"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...errors import SpecError
+from ...models.divergence import divergence
 from .measure import Batch
 from .running_mean import RunningMean
 
-__all__ = ["Agreement", "divergence", "mean_divergence"]
+__all__ = ["Agreement", "mean_divergence"]
 
 
 class Agreement(RunningMean):
@@ -38,23 +38,6 @@ class Agreement(RunningMean):
     def per_image(self, batch: Batch) -> Tensor:
         """The divergence of each image, float64 [N]."""
         return divergence(batch.outputs, batch.dense_outputs, self._temperature)
-
-
-def divergence(outputs: Tensor, dense_outputs: Tensor, temperature: float = 1.0) -> Tensor:
-    """``T^2 KL(softmax(dense / T) || softmax(outputs / T))`` of each image, nats, float64 [N].
-
-    T^2 keeps its size when T changes (Hinton et al. 2015, section 2); for large T it tends to half
-    the squared distance of the centred logits over their number.
-
-    Args:
-        outputs: Logits [N, classes].
-        dense_outputs: The dense network's, [N, classes].
-        temperature: T, positive.
-    """
-    candidate = functional.log_softmax(outputs.double() / temperature, dim=1)
-    dense = functional.log_softmax(dense_outputs.double() / temperature, dim=1)
-    each = functional.kl_div(candidate, dense, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * each
 
 
 @torch.no_grad()

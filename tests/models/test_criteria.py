@@ -19,7 +19,7 @@ from prunetune.models.calls import norms_after
 from prunetune.models.criteria import Evidence, ScoreCriterion
 from prunetune.models.groups import ChannelGroup, Member
 from prunetune.models.repair import LayerMoments, gather_moments
-from prunetune.models.repair.quick import RIDGE
+from prunetune.models.repair.moments import RIDGE
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -279,7 +279,7 @@ def test_activation_residual_of_real_groups_is_brute_force(name: str) -> None:
                 inside = slice(part * size * positions, (part + 1) * size * positions)
                 rows = slice(part * len(matrix) // parts, (part + 1) * len(matrix) // parts)
                 matrix[rows, inside] = weight[rows]
-                moment[inside, inside] = _with_ridge(moments.covariance[part].double().numpy())
+                moment[inside, inside] = moments.with_ridge(part).numpy()
             columns = [
                 np.array([c * positions + p for c in channels for p in range(positions)])
                 for channels in member.channels

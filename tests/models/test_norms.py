@@ -13,7 +13,7 @@ from prunetune.models import ChannelGroups, PruningTask, slim, trace_channel_gro
 from prunetune.models.calls import count_flops
 from prunetune.models.reductions.channels import ignore_removed, kept_channels
 from prunetune.models.repair.full import FULL, LIGHT, FullRepair
-from prunetune.models.repair.moments import gather_moments
+from prunetune.models.repair.gathering import gather_moments
 from prunetune.models.repair.quick import QuickRepair
 from prunetune.rewards import EvaluatorSpec, build_evaluator
 from torch import Tensor, nn

@@ -13,9 +13,14 @@ from prunetune.models import slim, trace_channel_groups
 from prunetune.models.calls import map_size, norms_after
 from prunetune.models.reductions.channels import kept_channels
 from prunetune.models.repair import LayerMoments, QuickRepair, gather_moments
-from prunetune.models.repair.moments import moments_to_store, stored_moments
+from prunetune.models.repair.moments import (
+    RIDGE,
+    covariance_with_ridge,
+    moments_to_store,
+    regress_columns,
+    stored_moments,
+)
 from prunetune.models.repair.patches import layer_patches, sample_sites
-from prunetune.models.repair.quick import RIDGE, covariance_with_ridge, regress_columns
 from prunetune.models.statistics import TaskStatistics
 from torch import Tensor, nn
 
@@ -60,7 +65,9 @@ def _readers(groups: Any, network: nn.Module) -> list[str]:
 def test_moments_are_numpys(name: str) -> None:
     network, groups = traced_own(name)
     images = images_for(groups, 7)
-    moments = gather_moments(network, _readers(groups, network), images, rows=10**9, batch_size=3)
+    moments = gather_moments(
+        network, _readers(groups, network), images, rows=10**9, batch_size=3, held_out=0
+    )
     for layer, found in moments.items():
         patches = _all_patches(network, layer, images)
         parts = patches.chunk(len(found.mean), dim=1)
@@ -77,7 +84,7 @@ def test_weights_are_numpys_least_squares_with_ridge(name: str, seed: int) -> No
     images = images_for(groups, 8)
     readers = _readers(groups, network)
     norms = norms_after(network, images)
-    moments = gather_moments(network, readers, images, rows=10**9)
+    moments = gather_moments(network, readers, images, rows=10**9, held_out=0)
     kept = random_kept(groups, seed)
     channels = kept_channels(network, groups, kept)
     repaired, plain = slim(network, groups, kept), slim(network, groups, kept)
@@ -180,7 +187,7 @@ def _repaired_pair(
     kept = [np.arange(size) for size in groups.sizes]
     assert groups.groups[0].name == "producer"
     kept[0] = np.arange(kept_units // 2 if grouped else kept_units)
-    moments = gather_moments(network, ["reader", "linear"], images, rows=10**9)
+    moments = gather_moments(network, ["reader", "linear"], images, rows=10**9, held_out=0)
     slimmed = slim(network, groups, kept)
     norms = norms_after(network, images)
     QuickRepair(network, moments, norms).apply(slimmed, kept_channels(network, groups, kept))
@@ -192,7 +199,7 @@ def test_exact_when_kept_channels_span_the_removed_ones(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without ridge the regression is exact; with it, nearly.
-    monkeypatch.setattr("prunetune.models.repair.quick.covariance_with_ridge.__defaults__", (1e-5,))
+    monkeypatch.setattr("prunetune.models.repair.gathering.RIDGE", 1e-5)
     images = torch.randn(64, 3, 8, 8)
 
     def duplicate(network: Any) -> None:
@@ -241,7 +248,7 @@ def test_singular_moments_are_safe(rank: int, seed: int, scale: float) -> None:
 def test_repair_never_fits_worse_than_leaving_the_weights() -> None:
     network, groups = traced_own("SmallNet")
     images = images_for(groups, 16)
-    moments = gather_moments(network, ["blocks.0.conv2"], images, rows=10**9)
+    moments = gather_moments(network, ["blocks.0.conv2"], images, rows=10**9, held_out=0)
     repair = QuickRepair(network, moments, {})
     x = _all_patches(network, "blocks.0.conv2", images)
     weight = network.get_submodule("blocks.0.conv2").weight.detach().double()  # type: ignore[union-attr,operator]
@@ -265,7 +272,7 @@ def test_wide_layers_share_one_regression_over_positions() -> None:
     layer = nn.Conv2d(300, 8, 3, padding=1, bias=False)  # 2,700 columns are too many
     network = nn.Sequential(nn.Conv2d(3, 300, 1), nn.ReLU(), layer)
     images = torch.randn(40, 3, 6, 6)
-    moments = gather_moments(network, ["2"], images, rows=10**9)["2"]
+    moments = gather_moments(network, ["2"], images, rows=10**9, held_out=0)["2"]
     assert moments.per_channel == 1
     assert moments.covariance.shape == (1, 300, 300)
     slimmed = nn.Sequential(network[0], network[1], nn.Conv2d(200, 8, 3, padding=1, bias=False))
