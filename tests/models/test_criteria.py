@@ -17,6 +17,7 @@ from prunetune.errors import PluginError, UnknownNameError
 from prunetune.models import CRITERIA, ChannelGroups, make_criterion, trace_channel_groups
 from prunetune.models.calls import norms_after
 from prunetune.models.criteria import Evidence, ScoreCriterion
+from prunetune.models.criteria.residual import _ReaderState
 from prunetune.models.groups import ChannelGroup, Member
 from prunetune.models.repair import LayerMoments, gather_moments
 from prunetune.models.repair.moments import RIDGE
@@ -341,3 +342,40 @@ def test_names_and_the_users_own_criterion(tmp_path: Path) -> None:
         make_criterion(f"{file}:NoCriterion")
     with pytest.raises(UnknownNameError, match="taylor"):
         make_criterion("tailor")
+
+
+def _wide_pair(units: int) -> tuple[nn.Sequential, ChannelGroup, Evidence]:
+    torch.manual_seed(0)
+    first, last = nn.Linear(8, units), nn.Linear(units, 40)
+    network = nn.Sequential(nn.Flatten(), first, nn.ReLU(), last).eval()
+    images = torch.randn(2000, 2, 2, 2)
+    moments = gather_moments(network, ["3"], images)
+    group = next(each for each in trace_channel_groups(network, images[:1]) if each.name == "1")
+    return network, group, Evidence(network, images, moments, {}, 0)
+
+
+def test_elimination_that_would_take_too_long_goes_by_several_units_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, group, evidence = _wide_pair(96)
+    criterion = make_criterion("activation-residual")
+    with torch.no_grad():
+        network[3].weight[:, 1::2] *= 1e-3
+    one_by_one = criterion.rank(group, evidence)
+    whole = criterion.seconds(group, evidence)
+    steps = []
+    growth = _ReaderState.growth
+
+    def counted(state: _ReaderState, units: Tensor) -> Tensor:
+        steps.append(len(units))
+        return growth(state, units)
+
+    monkeypatch.setattr(_ReaderState, "growth", counted)
+    work = 96 * (96**2 + 4 * 40 * 96)
+    monkeypatch.setattr("prunetune.models.criteria.residual._MOST_WORK", work / 8)
+    quicker = criterion.rank(group, evidence)
+    assert len(steps) == 96 // 8
+    assert criterion.seconds(group, evidence) == pytest.approx(whole / 8)
+    assert sorted(quicker.tolist()) == list(range(96))
+    # Units that hardly count go first, either way.
+    assert set(quicker[:48].tolist()) == set(one_by_one[:48].tolist()) == set(range(0, 96, 2))
