@@ -18,6 +18,7 @@ from .data.given import given_images, given_pixels
 from .weights import hash_weights
 from .zoo import check_network
 from .zoo.adapt import own_activations
+from .zoo.permanent import make_permanent
 
 __all__ = ["LiveTask", "make_live_task", "own_copy"]
 
@@ -38,6 +39,7 @@ class LiveTask:
             from the training images.
         validation: Images that steer the search; None where they are drawn likewise.
         digest: SHA-256 of weights, graph and images.
+        note: What was changed of the network, for people.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LiveTask:
     calibration: Tensor | None
     validation: LabelledImages | None
     digest: str
+    note: str | None = None
 
     def copy_network(self) -> nn.Module:
         """The dense network, to be changed freely."""
@@ -88,7 +91,7 @@ def make_live_task(
             "task by names with prunetune.Task.from_spec({...})."
         )
     name = name or type(network).__name__
-    own = own_copy(network)
+    own, note = _own_copy(network)
     data = _data(train, test, mean, std, mirror, name)
     example = data.normalise(data.train.load(np.arange(min(_CHECKED_IMAGES, len(data.train)))))
     data = _with_classes(data, _count_outputs(own, example, name), validation)
@@ -96,17 +99,32 @@ def make_live_task(
     pixels = None if calibration is None else given_pixels(calibration, "calibration")
     ready = None if pixels is None else data.normalise(_read(pixels, data, "calibration"))
     labelled = None if validation is None else _labelled(validation, data)
-    return LiveTask(name, own, data, ready, labelled, _digest(own, data, ready, labelled))
+    digest = _digest(own, data, ready, labelled)
+    return LiveTask(name, own, data, ready, labelled, digest, note)
 
 
 def own_copy(network: nn.Module) -> nn.Module:
     """A copy of the user's network in evaluation mode, float32, on the CPU, to be changed freely.
 
+    Parameters that it computes on every call are made permanent.
+
     Raises:
         NetworkError: If it cannot be copied.
     """
+    return _own_copy(network)[0]
+
+
+def _own_copy(network: nn.Module) -> tuple[nn.Module, str | None]:
+    """A copy, and what was changed of it, for people."""
+    # What a network computed and kept cannot be copied together with how it was computed.
+    known: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        own = copy.deepcopy(network)
+        own = copy.deepcopy(network, known)
     except Exception as error:
         raise NetworkError(
             f"The network cannot be copied ({type(error).__name__}: {error}); give one that "
@@ -114,7 +132,7 @@ def own_copy(network: nn.Module) -> nn.Module:
         ) from error
     own = own.float().cpu().eval().requires_grad_(True)
     own_activations(own)
-    return own
+    return own, make_permanent(own)
 
 
 def _data(

@@ -24,6 +24,7 @@ from .progress import SILENT, Progress
 from .training import TrainingSpec, train
 from .weights import hash_weights, load_weights, save_weights
 from .zoo import build_network, check_network
+from .zoo.permanent import make_permanent
 
 __all__ = ["PruningTask", "TaskSpec", "load_task"]
 
@@ -146,6 +147,9 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
     else:
         check_network(network, calibration[:2], data.num_classes, **names)
         _train_dense(network, data, splits, spec, seed, progress)
+    note = make_permanent(network)
+    if note is not None:
+        progress.note(note)
     check_network(network, calibration[:_CHECKED_IMAGES], data.num_classes, **names)
     validation = _validation(data, splits.validation, spec, seed)
     name = f"{spec.model} on {data.name}"
@@ -159,6 +163,8 @@ def _load_live(live: LiveTask, spec: TaskSpec, seed: int, progress: Progress) ->
         "calibration": spec.calibration if live.calibration is None else 0,
         "validation": spec.validation if live.validation is None else 0,
     }
+    if live.note is not None:
+        progress.note(live.note)
     splits = _split(data, spec.model_copy(update=drawn), seed, progress)
     calibration, validation = live.calibration, live.validation
     if calibration is None:

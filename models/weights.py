@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from .weight_files import read_file
+from .zoo.permanent import has_computed_parameters, make_permanent
 
 __all__ = ["check_values", "hash_weights", "load_weights", "read_weights", "save_weights"]
 
@@ -62,7 +63,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     wanted = network.state_dict()
     weights = _unwrapped(read_weights(path), wanted)
-    missing = [name for name in wanted if name not in weights and not name.endswith(_OPTIONAL)]
+    if _missing(weights, wanted) and has_computed_parameters(network):
+        # What the network computes may have been made permanent before it was saved.
+        make_permanent(network)
+        wanted = network.state_dict()
+        weights = _unwrapped(weights, wanted)
+    missing = _missing(weights, wanted)
     unexpected = [name for name in weights if name not in wanted]
     misshaped = [
         name for name in wanted if name in weights and weights[name].shape != wanted[name].shape
@@ -148,6 +154,10 @@ def hash_weights(network: nn.Module) -> str:
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _missing(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in wanted if name not in weights and not name.endswith(_OPTIONAL)]
 
 
 def _unwrapped(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

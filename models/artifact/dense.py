@@ -12,6 +12,7 @@ from ..._live import is_live, live_name, live_object
 from ...errors import NetworkError
 from ..live import LiveTask, own_copy
 from ..zoo.build import build_blank_network, build_network, runs_own_code
+from ..zoo.permanent import make_permanent
 from .description import NetworkName
 
 __all__ = ["Reader", "blank_dense", "dense_network"]
@@ -68,7 +69,9 @@ def dense_network(folder: Path, named: NetworkName, reader: Reader) -> nn.Module
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        return build_network(model, named.num_classes, named.shape)
+        network = build_network(model, named.num_classes, named.shape)
+    make_permanent(network)
+    return network
 
 
 def blank_dense(named: NetworkName, reader: Reader) -> nn.Module | None:
