@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._home import provide_home
 from ._lazy import lazily
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 __version__ = "0.2.0"
+
+# Before anything of Ray is imported, which would fail without one.
+provide_home()
 
 _RUNNING = ("compare", "evaluate", "load", "open_run", "prune", "resume")
 

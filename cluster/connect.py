@@ -14,7 +14,7 @@ from .._compat import container_cpus, machine_memory, silence_ray_tokens
 from ..errors import ClusterError
 from .resources import EvaluatorResources, check_room
 from .storage import check_storage
-from .token import send_token, token_advice
+from .token import provide_token, send_token, token_advice
 
 # Ray reads these when it starts. They stop it from rebuilding the environment of `uv run` on every
 # worker, from reporting usage over the network, and from announcing a change of its own defaults.
@@ -136,6 +136,7 @@ def _start_local(runtime_env: dict[str, Any] | None) -> None:
     import ray
 
     silence_ray_tokens()
+    provide_token()
     try:
         ray.init(
             address="local",

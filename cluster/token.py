@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from .._compat import read_ray_variables_again
+from .._home import writable
 
-__all__ = ["find_token", "send_token", "token_advice"]
+__all__ = ["find_token", "provide_token", "send_token", "token_advice"]
 
-_MODE = "RAY_AUTH_MODE"
+_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 def find_token() -> str | None:
@@ -18,7 +20,7 @@ def find_token() -> str | None:
     In this order: the variable ``RAY_AUTH_TOKEN``, the file that ``RAY_AUTH_TOKEN_PATH`` names, and
     ``~/.ray/auth_token``.
     """
-    token = os.environ.get("RAY_AUTH_TOKEN", "").strip() or _read_token()
+    token = os.environ.get(_TOKEN, "").strip() or _read_token()
     # Whatever does not fit into a header would be shown in the error about it.
     return token if token.isascii() and len(token.split()) == 1 else None
 
@@ -30,6 +32,16 @@ def _read_token() -> str:
         return path.read_text().strip()
     except (OSError, RuntimeError, UnicodeDecodeError):  # not there, not ours, or no home folder
         return ""
+
+
+def provide_token() -> None:
+    """Give a cluster that this process starts a token, where Ray could not keep one of its own.
+
+    Ray makes a token for every local cluster and writes it to ``~/.ray``. Without a home that can
+    be written, the token lives in the environment of this process and of those that it starts.
+    """
+    if find_token() is None and not writable(Path.home() / ".ray"):
+        os.environ[_TOKEN] = secrets.token_hex(32)
 
 
 def send_token() -> None:
