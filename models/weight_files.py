@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def _read_safetensors(path: Path) -> Mapping[str, object]:
 
 def _read_pickled(path: Path) -> Mapping[str, object]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of protocols that it may not know all of: what it cannot read, it refuses.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors, and its code is not run; save only the state_dict: "

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..._live import is_live, live_name, live_object
-from ...errors import NetworkError
+from ...errors import NetworkError, PluginError
 from ..live import LiveTask, own_copy
 from ..zoo.build import build_blank_network, build_network, runs_own_code
 from ..zoo.permanent import make_permanent
@@ -69,7 +69,13 @@ def dense_network(folder: Path, named: NetworkName, reader: Reader) -> nn.Module
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        network = build_network(model, named.num_classes, named.shape)
+        try:
+            network = build_network(model, named.num_classes, named.shape)
+        except PluginError as error:
+            raise PluginError(
+                f"{error} The artifact {folder} needs it; if it has moved, say where it is: "
+                "model='FILE.py:NAME' (--model FILE.py:NAME)."
+            ) from error
     make_permanent(network)
     return network
 
