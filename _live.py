@@ -19,6 +19,8 @@ from typing import Any
 
 import cloudpickle
 
+from ._sources import code_digest
+
 __all__ = [
     "LiveObjects",
     "is_live",
@@ -89,17 +91,14 @@ def live_references(value: Any) -> set[str]:
 
 
 def source_digest(value: Any) -> str:
-    """SHA-256 of what a class, function or object does: its source and, of an object, its state.
+    """SHA-256 of what a class, function or object does: its code and, of an object, its state.
 
-    The bytes that it pickles to stand in where there is no source. Other code that it calls is
-    not looked at.
+    All of the user's code that it uses counts, as `code_digest` finds it.
     """
     kind = value if inspect.isclass(value) or inspect.isroutine(value) else type(value)
-    digest = hashlib.sha256()
-    try:
-        digest.update(inspect.getsource(kind).encode())
-    except (OSError, TypeError):
-        digest.update(cloudpickle.dumps(kind))
+    digest = hashlib.sha256(code_digest(kind).encode())
+    # Classes of one file have the same code.
+    digest.update(kind.__qualname__.encode())
     if kind is not value:
         digest.update(cloudpickle.dumps(vars(value) if hasattr(value, "__dict__") else value))
     return digest.hexdigest()

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ._live import is_live, live_name, live_object, users_modules
 from ._parameters import Keywords, is_finite, read_value
+from ._sources import make_importable, shadowed_import
 from .errors import PluginError, PruneTuneError, SpecError, UnknownNameError
 
 __all__ = [
@@ -330,7 +331,7 @@ def _attribute(reference: str, kind: str) -> Any:
         module = (
             _module_from_file(Path(location))
             if location.endswith(".py")
-            else importlib.import_module(location)
+            else _module_by_name(location)
         )
     except FileNotFoundError:
         raise PluginError(
@@ -367,8 +368,15 @@ def _live(reference: str, kind: str) -> Any:
 
 
 def user_modules() -> list[ModuleType]:
-    """The user's own files that were imported in this process."""
-    return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+    """The user's own files that were imported in this process, and what lies beside them."""
+    files = [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+    folders = {Path(str(module.__file__)).parent for module in files}
+    beside = [
+        module
+        for module in users_modules()
+        if module not in files and folders & set(Path(str(module.__file__)).parents)
+    ]
+    return files + beside
 
 
 @contextlib.contextmanager
@@ -388,6 +396,12 @@ def imported_anew() -> Iterator[None]:
         sys.modules.update(before)
 
 
+def _module_by_name(name: str) -> ModuleType:
+    # The command has the folder of its own script there, and not the one it was called in.
+    make_importable(Path.cwd())
+    return importlib.import_module(name)
+
+
 def _module_from_file(path: Path) -> ModuleType:
     resolved = path.expanduser().resolve()
     if not resolved.is_file():
@@ -401,6 +415,12 @@ def _module_from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, resolved)
     if spec is None or spec.loader is None:
         raise ImportError(f"not a Python file: {path}")
+    make_importable(resolved.parent)
+    if (shadowed := shadowed_import(resolved)) is not None:
+        raise ImportError(
+            f"it imports {shadowed[0]} from its own folder, but {shadowed[1]} was imported by that "
+            "name already; rename one of them"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

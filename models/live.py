@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
+from .._sources import code_digest
 from ..errors import DataError, NetworkError
 from .data import Data, LabelledImages
 from .data.given import given_images, given_pixels
+from .identity import hash_graph, hash_tensors
 from .weights import hash_weights
 from .zoo import check_network
 from .zoo.adapt import own_activations
@@ -23,8 +24,6 @@ from .zoo.permanent import make_permanent
 __all__ = ["LiveTask", "make_live_task", "own_copy"]
 
 _CHECKED_IMAGES = 64
-# Where something is in memory, which a module that holds a function may print.
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class LiveTask:
         calibration: What the network reads, float32 [N, C, H, W]; None where a search draws it
             from the training images.
         validation: Images that steer the search; None where they are drawn likewise.
-        digest: SHA-256 of weights, graph and images.
+        digest: SHA-256 of weights, graph, the code of the user's classes, and images.
         note: What was changed of the network, for people.
     """
 
@@ -229,23 +228,12 @@ def _digest(
     network: nn.Module, data: Data, calibration: Tensor | None, validation: LabelledImages | None
 ) -> str:
     digest = hashlib.sha256(hash_weights(network).encode())
-    digest.update(_graph(network).encode())
+    digest.update(hash_graph(network).encode())
+    for kind in sorted({type(module) for module in network.modules()}, key=str):
+        digest.update(code_digest(kind).encode())
     digest.update(repr((data.mean, data.std, data.mirror)).encode())
     for source in (data.train, data.test):
         digest.update(source.fingerprint().encode())
     given = [] if validation is None else [validation.images, validation.labels]
-    for tensor in given if calibration is None else [calibration, *given]:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+    digest.update(hash_tensors(given if calibration is None else [calibration, *given]).encode())
     return digest.hexdigest()
-
-
-def _graph(network: nn.Module) -> str:
-    """What a network computes: its modules, and its traced code where there is one."""
-    text = repr(network)
-    try:
-        text = f"{text}\n{fx.symbolic_trace(copy.deepcopy(network)).code}"
-    except Exception:
-        # Control flow that depends on values cannot be traced, and the modules alone must do.
-        pass
-    return _ADDRESS.sub("", text)

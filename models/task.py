@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 
 from .._live import is_live
 from .._registry import is_reference, resolve
+from .._sources import source_digests
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key
 from .coupling import GroupScope
 from .data import Augmentation, Data, DataSpec, LabelledImages, augment, load_data
 from .data.source import Indices
+from .identity import TaskIdentity, hash_graph, hash_tensors, sample_outputs
 from .live import LiveTask
 from .progress import SILENT, Progress
 from .training import TrainingSpec, train
@@ -82,8 +83,8 @@ class PruningTask:
         data: The whole data set.
         train_indices: Images of ``data.train`` that may be trained on: all but validation.
         scope: Which channel groups are decided.
-        digest: SHA-256 of weights, splits, preprocessing and model; equal digests mean equal
-            evaluations.
+        identity: What the task is, part by part.
+        digest: SHA-256 of it; equal digests mean equal evaluations.
     """
 
     name: str
@@ -95,6 +96,7 @@ class PruningTask:
     data: Data
     train_indices: Indices
     scope: GroupScope
+    identity: TaskIdentity
     digest: str
 
     @property
@@ -183,6 +185,9 @@ def _task(
     validation: LabelledImages,
     spec: TaskSpec,
 ) -> PruningTask:
+    identity = TaskIdentity.of(
+        spec.model, spec.groups, network, calibration, validation.images, validation.labels
+    )
     return PruningTask(
         name=name,
         network=network,
@@ -193,7 +198,8 @@ def _task(
         data=data,
         train_indices=train_indices,
         scope=spec.groups,
-        digest=_digest(network, spec, calibration, validation),
+        identity=identity,
+        digest=identity.digest,
     )
 
 
@@ -228,12 +234,20 @@ def _train_dense(
     network: nn.Module, data: Data, splits: _Splits, spec: TaskSpec, seed: int, progress: Progress
 ) -> None:
     """Train in place, or take the weights of the same training from the cache."""
+    # Some images as the network reads them: what is in files may be converted otherwise one day.
+    some = splits.train[:: max(1, len(splits.train) // _CHECKED_IMAGES)][:_CHECKED_IMAGES]
+    pixels = data.normalise(data.train.load(some))
     facts = {
-        "model": _source_of(spec.model),
+        "model": spec.model,
+        "sources": source_digests([spec.model] if is_reference(spec.model) else []),
+        "graph": hash_graph(network),
         "initial weights": hash_weights(network),
+        # Rounded, because a network that was trained with more threads is the same.
+        "initial outputs": [f"{x:.2g}" for x in sample_outputs(network, pixels)],
         "training": spec.training.model_dump(mode="json"),
         "seed": seed,
         "images": data.train.fingerprint(),
+        "pixels": hash_tensors([pixels]),
         "indices": hashlib.sha256(splits.train.tobytes()).hexdigest(),
         "normalisation": [data.mean, data.std, data.mirror],
     }
@@ -249,24 +263,3 @@ def _train_dense(
     except WeightsError as error:
         # The trained network is worth more than the cache.
         progress.note(str(error))
-
-
-def _source_of(model: str) -> list[str]:
-    """The model's name and, where it is the user's own file, a hash of that file."""
-    location = Path(model.rpartition(":")[0]).expanduser()
-    if is_reference(model) and location.is_file():
-        return [model, hashlib.sha256(location.read_bytes()).hexdigest()]
-    return [model]
-
-
-def _digest(
-    network: nn.Module, spec: TaskSpec, calibration: Tensor, validation: LabelledImages
-) -> str:
-    """Everything an evaluation depends on: what the network is and what it is shown."""
-    facts = {"model": _source_of(spec.model), "groups": spec.groups}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    digest.update(hash_weights(network).encode())
-    for tensor in (calibration, validation.images, validation.labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
 import numbers
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..._live import is_live
 from ..._registry import resolve
+from ..._sources import source_digests
 from ...errors import EvaluationError, PluginError
 
 __all__ = ["OwnCosts", "relative_costs", "standalone_copy"]
@@ -45,8 +45,11 @@ class OwnCosts:
         return len(self._functions)
 
     def digests(self) -> dict[str, str]:
-        """By name, SHA-256 of the file that a function comes from: part of an evaluation's key."""
-        return {name: _digest(name, function) for name, function in self._functions.items()}
+        """By name, SHA-256 of a function's file and all that it imports of the user's own.
+
+        They are part of an evaluation's key.
+        """
+        return {name: _digest(name) for name in self._functions}
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """All costs of a network, each in its own unit.
@@ -112,9 +115,7 @@ def _function(name: str) -> Callable[[nn.Module, Tensor], Any]:
     return function
 
 
-def _digest(name: str, function: Callable[..., Any]) -> str:
-    if is_live(name):
-        # The name has a digest of the function's source, and its module may not be here.
-        return ""
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+def _digest(name: str) -> str:
+    # The name of a session's object has a digest of its code.
+    sources = {} if is_live(name) else source_digests([name])
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()

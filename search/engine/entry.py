@@ -11,6 +11,7 @@ from ...errors import SpecError, UnknownNameError
 from ...models.progress import SILENT, Progress
 from ..run.continuation import (
     check_comparable,
+    check_known,
     check_same_spec,
     note_identity,
     with_known_precision,
@@ -71,7 +72,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
     )
     with folder.lock():
         remember(folder)
-        note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
+        note_identity(folder, spec, *prepared.identity)
         try:
             return RunStages(folder, spec, prepared.keep(folder), progress).run()
         except KeyboardInterrupt:
@@ -126,15 +127,16 @@ def resume_run(
         if summary is not None and summary.status == "finished" and not longer:
             progress.note(f"The run {folder.path} is finished; there is nothing to resume.")
             return summary
+        check_known(folder, spec)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
-        check_comparable(folder, spec, prepared.record_key, prepared.dense_measures)
+        check_comparable(folder, spec, *prepared.identity)
         if longer and summary is not None:
             # Searches that had ended have not ended at this length.
             write_summary(folder, summary.model_copy(update={"status": "interrupted"}))
         spec = spec.model_copy(update={"evaluations": wanted})
         if spec.to_dict() != begun:
             # The note first: what it knows of and the spec lacks has its default.
-            note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
+            note_identity(folder, spec, *prepared.identity)
             folder.write_spec(spec.to_dict())
         connect(spec.cluster)
         return RunStages(folder, spec, prepared.keep(folder), progress).run()
@@ -168,8 +170,9 @@ def finetune_run(
         override_values(values, [f"finetune.{override}" for override in overrides])
         spec = read_spec(values, str(folder.path / "spec.yaml"))
         summary = read_summary(folder)
+        check_known(folder, before)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
-        check_comparable(folder, before, prepared.record_key, prepared.dense_measures)
+        check_comparable(folder, before, *prepared.identity)
         connect(spec.cluster)
         if summary is not None:
             # From here on it is an interrupted run that lacks its networks.
@@ -178,7 +181,7 @@ def finetune_run(
                 folder, summary.model_copy(update={"status": "interrupted", "best": best})
             )
         folder.write_spec(spec.to_dict())
-        note_identity(folder, spec, prepared.record_key, prepared.dense_measures)
+        note_identity(folder, spec, *prepared.identity)
         return RunStages(folder, spec, prepared.keep(folder), progress).run()
 
 

@@ -15,6 +15,7 @@ from ...errors import EvaluationError, SpecError
 from ...models.cache import cache_folder
 from ...models.costs.collection import Costs, CostTables
 from ...models.costs.registry import check_costs, gather_costs, own_costs
+from ...models.identity import TaskIdentity
 from ...models.inference.shortcuts import Shortcuts
 from ...models.progress import SILENT, Progress
 from ...models.task import PruningTask, TaskSpec, load_task
@@ -64,9 +65,9 @@ class Prepared:
         )
 
     @property
-    def dense_measures(self) -> Mapping[str, float]:
-        """The measures of the dense network."""
-        return self.evaluator.dense.measures
+    def identity(self) -> tuple[TaskIdentity, RecordKey, Mapping[str, float]]:
+        """What a run notes to be continued by: its task, its key, the dense network's measures."""
+        return self.task.identity, self.record_key, self.evaluator.dense.measures
 
     def keep(self, folder: RunFolder) -> Prepared:
         """Keep what was made for this run in its folder: cost tables, and weights if trained."""
@@ -92,6 +93,7 @@ class PreparedFactory:
         task: Which network and data.
         evaluator: How candidates are evaluated; its precision is decided.
         seed: Of the splits.
+        identity: What the driver's task is.
         key: The driver's ``CandidateEvaluator.key``, which every worker must arrive at.
         tables: What the driver gathered of costs.
         shortcuts: What the driver found to be exact for this task, so that all workers do the same.
@@ -103,6 +105,7 @@ class PreparedFactory:
     task: TaskSpec
     evaluator: EvaluatorSpec
     seed: int
+    identity: TaskIdentity
     key: str
     tables: CostTables = field(default_factory=CostTables, repr=False)
     shortcuts: Shortcuts | None = None
@@ -121,6 +124,11 @@ class PreparedFactory:
         """Task and evaluator; built once in a process."""
         if self.key not in _PREPARED:
             task = load_task(self._task_here(), self.seed)
+            if differences := task.identity.differences(self.identity):
+                raise EvaluationError(
+                    "A worker has another task than the driver, because over there "
+                    f"{' and '.join(differences)}; give all machines the same files and packages."
+                )
             evaluator = build_evaluator(
                 task,
                 self.evaluator,
@@ -130,8 +138,8 @@ class PreparedFactory:
             )
             if evaluator.key != self.key:
                 raise EvaluationError(
-                    "A worker loaded another network, other data or another version of prunetune "
-                    "than the driver; give all machines the same files and packages."
+                    "A worker has another version of prunetune, or other files of measures or "
+                    "costs, than the driver; give all machines the same files and packages."
                 )
             _PREPARED[self.key] = Prepared(task, evaluator, self, evaluator.costs)
         return _PREPARED[self.key]
@@ -220,6 +228,7 @@ def prepare(
         task_spec,
         decided,
         spec.seed,
+        task.identity,
         evaluator.key,
         evaluator.costs.tables,
         evaluator.shortcuts,

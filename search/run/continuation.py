@@ -2,28 +2,35 @@
 
 When a run begins it notes what its results depend on. When it is continued (by ``resume``, by
 ``--resume``, by a job that takes a run over, or to fine-tune it) all of that must be as it was: the
-spec, the user's own files that the spec names, network and data, the evaluator, and what the
-evaluator says about the dense network. Where the run happens and how long it is may change.
+spec, the user's own files that the spec names and what those import, network and images part by
+part, the evaluator, and what the evaluator says about the dense network. Where the run happens and
+how long it is may change.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ... import __version__
+from ..._live import is_live
 from ..._registry import is_reference
+from ..._sources import source_digests
 from ...errors import RunFolderError
+from ...models.identity import TaskIdentity, changed_files
 from ..spec.model import SearchSpec
 from .folder import RunFolder
+from .machine import describe_environment
 from .record import RecordKey
 
 __all__ = [
     "check_comparable",
+    "check_known",
     "check_same_spec",
     "note_identity",
     "with_known_precision",
@@ -46,7 +53,7 @@ _MAY_CHANGE = (
 _TOLERANCE = 0.01
 
 _KEY_MEANINGS = {
-    "task": "the network's weights or its data have changed",
+    "task": "the network or its images have changed",
     "repair": "the repair of candidates has changed",
     "precision": "candidates would be evaluated in another precision",
     "evaluator": "prunetune's evaluator or a measure has changed since",
@@ -54,20 +61,25 @@ _KEY_MEANINGS = {
 
 
 def note_identity(
-    folder: RunFolder, spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]
+    folder: RunFolder,
+    spec: SearchSpec,
+    task: TaskIdentity,
+    key: RecordKey,
+    dense: Mapping[str, float],
 ) -> None:
     """Note what a run's results depend on.
 
     Args:
         folder: The run.
         spec: Its spec, before `with_known_precision`.
+        task: What its task is.
         key: What its evaluations depend on.
         dense: Measures of the dense network.
 
     Raises:
         RunFolderError: If it cannot be written.
     """
-    folder.write_json(_NOTE, _identity(spec, key, dense))
+    folder.write_json(_NOTE, _identity(spec, task, key, dense))
 
 
 def with_known_precision(folder: RunFolder, spec: SearchSpec) -> SearchSpec:
@@ -97,8 +109,39 @@ def check_same_spec(folder: RunFolder, spec: SearchSpec) -> None:
         )
 
 
+def check_known(folder: RunFolder, spec: SearchSpec) -> None:
+    """Refuse what can be told before anything is loaded.
+
+    Args:
+        folder: The run.
+        spec: Its spec as it is now.
+
+    Raises:
+        RunFolderError: If an earlier version began the run, which noted less, or a file of the
+            user's own has changed since.
+    """
+    if not (folder.path / _NOTE).exists():
+        return
+    note = folder.read_json(_NOTE)
+    try:
+        TaskIdentity.model_validate(note.get("task"))
+    except ValidationError:
+        raise RunFolderError(
+            f"The run {folder.path} was begun by an earlier prunetune ({note.get('prunetune')}), "
+            "whose evaluations are not comparable with those of this version: show it with "
+            "`prunetune report` and use its networks as they are; to search on, go on with that "
+            "version or start a new run."
+        ) from None
+    if changed := changed_files(note["files"], _files(spec)):
+        raise _incomparable(folder, " and ".join(changed))
+
+
 def check_comparable(
-    folder: RunFolder, spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]
+    folder: RunFolder,
+    spec: SearchSpec,
+    task: TaskIdentity,
+    key: RecordKey,
+    dense: Mapping[str, float],
 ) -> None:
     """Refuse to continue a run whose new results could not be compared with those it has.
 
@@ -107,6 +150,7 @@ def check_comparable(
     Args:
         folder: The run.
         spec: Its spec as it is now, before `with_known_precision`.
+        task: What its task is now.
         key: What evaluations would depend on now.
         dense: Measures of the dense network now.
 
@@ -114,24 +158,37 @@ def check_comparable(
         RunFolderError: If anything that its results depend on has changed; says what.
     """
     if not (folder.path / _NOTE).exists():
-        note_identity(folder, spec, key, dense)
+        note_identity(folder, spec, task, key, dense)
         return
-    before, now = folder.read_json(_NOTE), _identity(spec, key, dense)
+    check_known(folder, spec)
+    before, now = folder.read_json(_NOTE), _identity(spec, task, key, dense)
     reason = _difference(before, now, folder.read_spec())
     if reason is not None:
-        raise RunFolderError(
-            f"The run {folder.path} cannot be continued, because {reason} and its results would "
-            "not be comparable; undo that, or start a new run."
-        )
+        raise _incomparable(folder, f"{reason}{_other_machine(folder)}")
 
 
-def _identity(spec: SearchSpec, key: RecordKey, dense: Mapping[str, float]) -> dict[str, Any]:
+def _incomparable(folder: RunFolder, reason: str) -> RunFolderError:
+    return RunFolderError(
+        f"The run {folder.path} cannot be continued, because {reason}, so that its results would "
+        "not be comparable; undo that, or start a new run."
+    )
+
+
+def _files(spec: SearchSpec) -> dict[str, str | None]:
+    """Digests of the user's own files that a spec names, and of what they import."""
+    names = _texts(spec.to_dict())
+    return source_digests(name for name in names if is_reference(name) and not is_live(name))
+
+
+def _identity(
+    spec: SearchSpec, task: TaskIdentity, key: RecordKey, dense: Mapping[str, float]
+) -> dict[str, Any]:
     values = spec.to_dict()
-    files = {location for name in _texts(values) if (location := _file(name)) is not None}
     return {
         "prunetune": __version__,
         "spec": _decisive(values),
-        "files": {file.name: _digest(file) for file in sorted(files)},
+        "files": _files(spec),
+        "task": task.model_dump(mode="json"),
         "key": asdict(key),
         "dense": {measure: _plain(value) for measure, value in dense.items()},
     }
@@ -167,9 +224,9 @@ def _difference(
     """The first difference between two identities, in words."""
     for key, old, new in _spec_differences(before["spec"], now["spec"], written):
         return f"{key} in its spec.yaml was {old!r} and is {new!r} now"
-    for file, digest in before["files"].items():
-        if now["files"].get(file) != digest:
-            return f"the file {file} has changed"
+    task = TaskIdentity.model_validate(now["task"])
+    if reasons := task.differences(TaskIdentity.model_validate(before["task"])):
+        return " and ".join(reasons)
     for part, meaning in _KEY_MEANINGS.items():
         if before["key"][part] != now["key"][part]:
             return meaning
@@ -178,11 +235,25 @@ def _difference(
         if old is None or new is None:
             continue
         if abs(new - old) > _TOLERANCE * max(abs(old), abs(new)):
-            return (
-                f"the dense network's {measure} was {old:.6g} and is {new:.6g} with the packages "
-                "and hardware of today"
-            )
+            return f"the dense network's {measure} was {old:.6g} and is {new:.6g}"
     return None
+
+
+def _other_machine(folder: RunFolder) -> str:
+    """What else is different, which may be why; in brackets, empty where nothing is."""
+    try:
+        before = folder.read_environment()
+    except RunFolderError:
+        return ""
+    now = describe_environment()
+    changed = [
+        f"{name} was {old} and is {now['packages'][name]}"
+        for name, old in before.get("packages", {}).items()
+        if name in now["packages"] and now["packages"][name] != old
+    ]
+    if before.get("cpu") != now["cpu"]:
+        changed.append(f"the processor was {before.get('cpu')} and is {now['cpu']}")
+    return f" (besides, {', '.join(changed)})" if changed else ""
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -225,10 +296,6 @@ def _without_folders(value: Any) -> Any:
         return [_without_folders(inner) for inner in value]
     file = _file(value) if isinstance(value, str) else None
     return value if file is None else f"{file.name}:{value.rpartition(':')[2]}"
-
-
-def _digest(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def _plain(value: float) -> float | None:
