@@ -7,6 +7,7 @@ __all__ = [
     "ClusterError",
     "DataError",
     "EvaluationError",
+    "MeasureError",
     "NetworkError",
     "PluginError",
     "PruneTuneError",
@@ -51,6 +52,26 @@ class BudgetError(PruneTuneError):
 
 class EvaluationError(PruneTuneError):
     """A measure, reward or cost that raised or returned something that is not a number."""
+
+
+class MeasureError(EvaluationError, NetworkError):
+    """A measure that finds nothing in a network that it could be computed from.
+
+    Attributes:
+        measure: Its name.
+        reason: What the network lacks.
+        remedy: What to change.
+    """
+
+    def __init__(self, measure: str, reason: str, remedy: str = "leave it out") -> None:
+        super().__init__(measure, reason, remedy)
+        self.measure, self.reason, self.remedy = measure, reason, remedy
+
+    def __str__(self) -> str:
+        return (
+            f"The measure {self.measure!r} does not apply to this network, because {self.reason}; "
+            f"{self.remedy}."
+        )
 
 
 class RunFolderError(PruneTuneError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..measures.accuracy import Accuracy, Loss
 from ..measures.agreement import Agreement
 from ..measures.measure import Batch, Measure
 from ..registry import make_measures
+from .applicable import applicable_measures
 from .evaluation import Evaluation
 from .evaluator_spec import EvaluatorSpec, evaluation_key
 from .exactness import choose_shortcuts
@@ -82,6 +84,11 @@ class CandidateEvaluator:
             # References are run on all images, as the dense network was.
             self._validation = self._validation.draw(self._sample(spec.images, seed))
             self._fit(folded)
+
+    @property
+    def spec(self) -> EvaluatorSpec:
+        """How candidates are evaluated, with the precision and the measures that were decided."""
+        return self._spec
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
@@ -203,6 +210,7 @@ def build_evaluator(
     progress: Progress = SILENT,
     tables: CostTables | None = None,
     shortcuts: Shortcuts | None = None,
+    needed: Mapping[str, str] = MappingProxyType({}),
 ) -> CandidateEvaluator:
     """Prepare a task for evaluating candidates.
 
@@ -214,12 +222,16 @@ def build_evaluator(
         tables: What is known of costs, such as a latency table that another process measured.
         shortcuts: What another process found to be exact for this task; when left out it is checked
             here.
+        needed: The reward that reads a column of a measure, by the column's name. Measures that a
+            spec has by default, that do not apply to the network and that no reward reads, are left
+            out.
 
     Raises:
         PruneTuneError: If the network has nothing to prune, a name or parameter is wrong, or a cost
             cannot be computed.
     """
-    measures = make_measures(spec.measures)
+    listed = applicable_measures(spec.measures, task, needed, progress)
+    measures = make_measures(listed)
     if spec.images is not None:
         check_count(spec.images, len(task.validation), _leading(measures))
     statistics = gather_statistics(task, spec.criterion, seed, progress)
@@ -229,6 +241,7 @@ def build_evaluator(
     else:
         builder = CandidateBuilder(task, statistics, shortcuts)
     costs = gather_costs(spec.costs, task, statistics.groups, tables, progress)
+    spec = spec.model_copy(update={"precision": shortcuts.precision, "measures": listed})
     return CandidateEvaluator(task, spec, builder, measures, costs, device, shortcuts, seed)
 
 

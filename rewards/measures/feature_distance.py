@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ...errors import EvaluationError, NetworkError
+from ...errors import EvaluationError, MeasureError
 from .measure import Batch
 from .tapped import TappedMeasure
 
@@ -58,7 +58,13 @@ class FeatureDistance(TappedMeasure):
 
     def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
         """The input of the layer that classifies; see :class:`TappedMeasure`."""
-        return (_classifier(network),), True
+        for kind in (nn.Linear, nn.Conv2d):
+            names = [name for name, module in network.named_modules() if isinstance(module, kind)]
+            if names:
+                return (names[-1],), True
+        raise MeasureError(
+            self.name, "it has no linear layer or convolution whose features could be compared"
+        )
 
     def learn(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
         """Store the dense network's features of all validation images, float32."""
@@ -104,9 +110,8 @@ class FeatureDistance(TappedMeasure):
     def _take(self) -> Tensor:
         features, self._features = self._features, None
         if features is None:
-            raise EvaluationError(
-                f"The measure {self.name!r} saw no input of the layer that classifies during "
-                "a forward pass."
+            raise MeasureError(
+                self.name, "the layer that should classify, its last one, is never called"
             )
         return features
 
@@ -115,14 +120,3 @@ def _centred(features: Tensor, weights: Tensor) -> Tensor:
     """Features less their weighted mean, scaled so that products of them are weighted sums."""
     mean = (features * weights).sum(dim=0) / weights.sum()
     return (features - mean) * weights.sqrt()
-
-
-def _classifier(network: nn.Module) -> str:
-    for kind in (nn.Linear, nn.Conv2d):
-        names = [name for name, module in network.named_modules() if isinstance(module, kind)]
-        if names:
-            return names[-1]
-    raise NetworkError(
-        "The network has no nn.Linear or nn.Conv2d layer, so it has no features to compare; leave "
-        "out the measure 'feature-distance'."
-    )

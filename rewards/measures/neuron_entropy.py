@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import SpecError
+from ...errors import MeasureError, SpecError
 from .measure import Batch
 from .tapped import TappedMeasure
 from .taps import pre_activation_modules
@@ -97,6 +98,15 @@ class NeuronEntropy(TappedMeasure):
     def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
         """What enters the rectifiers; see :class:`TappedMeasure`."""
         return pre_activation_modules(network)
+
+    def learn(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Make sure that there is something to hear; see :class:`TappedMeasure`."""
+        self.listen(network, self.hear)
+        for images in batches:
+            network(images[: self.images])
+            if not self._counts:
+                raise MeasureError(self.name, "none of its rectifiers that are modules is called")
+            break
 
     def update(self, batch: Batch) -> None:
         """Move on to the next images; all counting happened during the forward pass."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...errors import EvaluationError, SpecError
+from ...errors import EvaluationError, MeasureError, SpecError
 from . import histograms
 from .measure import Batch
 from .tapped import TappedMeasure
@@ -128,9 +128,8 @@ class SpatialEntropy(TappedMeasure):
             if self._seen >= self.images:
                 break
         if not self._ranges:
-            raise EvaluationError(
-                f"The measure {self.name!r} found no activation map of at least "
-                f"{_SMALLEST_MAP}x{_SMALLEST_MAP}; leave it out for this network."
+            raise MeasureError(
+                self.name, f"it has no activation map of at least {_SMALLEST_MAP}x{_SMALLEST_MAP}"
             )
 
     def update(self, batch: Batch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ...errors import EvaluationError
+from ...errors import EvaluationError, MeasureError
 from .measure import Batch, Measure
 from .taps import Tap
 
@@ -44,8 +44,17 @@ class TappedMeasure(Measure):
         """Learn what is needed of the dense network; nothing by default. See `Measure.fit`."""
 
     def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
-        """Note where to listen, and learn of the dense network; see :class:`Measure`."""
-        self._sites = self.find_sites(network)
+        """Note where to listen, and learn of the dense network; see :class:`Measure`.
+
+        Raises:
+            MeasureError: If the dense network has no module to listen to.
+        """
+        names, inputs = self.find_sites(network)
+        if not names:
+            raise MeasureError(
+                self.name, "it has no rectifier, normalisation or convolution as a module"
+            )
+        self._sites = names, inputs
         try:
             with torch.inference_mode():
                 self.learn(network, batches)

@@ -58,7 +58,7 @@ class Tap:
         listen: Called with the site and the tensor, while the forward pass runs.
 
     Raises:
-        EvaluationError: If the network has none of the modules.
+        EvaluationError: If the network has none of the modules any more.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Tap:
                 self._handles.append(self._hook(modules[name], name, inputs, listen))
         if not self._handles:
             raise EvaluationError(
-                "The network has no rectifier, normalisation or convolution module to measure "
-                "activations on; build it from nn.Module layers or leave such measures out."
+                "A candidate has none of the modules that its activations are measured on; leave "
+                "such measures out."
             )
 
     def _hook(

@@ -205,7 +205,12 @@ def prepare(
     tables = None
     if folder is not None and (folder.path / _COSTS).is_file():
         tables = CostTables.model_validate(folder.read_json(_COSTS))
-    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress, tables)
+    needed = {
+        column: reward.name
+        for reward in (make_reward(trial.reward) for trial in trials)
+        for column in reward.measures
+    }
+    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress, tables, needed=needed)
     groups = evaluator.groups
     costs = gather_costs(limited, task, groups, evaluator.costs.tables, progress)
     space = evaluator.builder.statistics.space.keeping(spec.smallest, ["channels"])
@@ -223,10 +228,9 @@ def prepare(
         )
         for trial in trials
     }
-    decided = evaluator_spec.model_copy(update={"precision": evaluator.precision})
     factory = PreparedFactory(
         task_spec,
-        decided,
+        evaluator.spec,
         spec.seed,
         task.identity,
         evaluator.key,
