@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StorageReference",
+    "change_operations",
     "container_cpus",
     "convolution_margins",
     "each_operation",
@@ -172,6 +173,27 @@ def each_operation(
             return result
 
     return Watcher()
+
+
+def change_operations(
+    change: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any],
+) -> AbstractContextManager[Any]:
+    """Within this context, every operation of PyTorch returns what ``change`` makes of its result.
+
+    Args:
+        change: Receives the operation, an overload of ``torch.ops``, its arguments and keywords,
+            and its result. Operations in it are not changed.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Changer(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            return change(func, args, kwargs, func(*args, **kwargs))
+
+    return Changer()
 
 
 # --- Ray ------------------------------------------------------------------------------------

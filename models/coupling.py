@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
-import torch_pruning
 from torch import Tensor, nn
-from torch_pruning.ops import OPTYPE
 
 from ..errors import NetworkError
 from .calls import LayerCall, count_flops, record_layer_calls
 from .costs.tables import TIED, GroupInfo, LayerInfo, Share, Structure
-from .groups import Axis, ChannelGroup, ChannelGroups, Member
-from .layers import LayerFacts, adapter_of, description
-from .reductions.channels import ignore_removed, slim
-from .units import gather_units
-from .zoo.shortcut import PadShortcut
+from .groups import Axis, ChannelGroup, ChannelGroups
+from .layers import LayerFacts, adapter_of, multiplies, tied_layers
+from .reductions.channels import slim
+from .soundness import sound_groups
+from .tracing.grouping import group_channels
+from .tracing.passes import Pass, label_ranges
+from .tracing.paths import follow_channels
 
 __all__ = ["GroupScope", "trace_channel_groups"]
 
 GroupScope = Literal["inner", "all"]
-"""``inner``: groups that one layer produces; ``all``: also residual streams, which several
-layers add to."""
-
-_WEIGHTED = (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR)
+"""``inner``: groups that no two layers add to; ``all``: also residual streams, which several layers
+add to."""
 
 
 def trace_channel_groups(
@@ -37,9 +33,10 @@ def trace_channel_groups(
 ) -> ChannelGroups:
     """Find the channel groups of a network.
 
-    The coupling comes from Torch-Pruning's dependency graph and is then checked: the slim network
-    must equal the dense one that ignores the removed channels where it reads them, and cost what
-    the tables say. Groups that fail, or that run through layers we cannot slim, are left alone.
+    The coupling comes from following every channel through a forward pass, in about the time and
+    memory of a few of these, and is then checked: the slim network must equal the dense one that
+    ignores the removed channels where it reads them, whatever the weights, and cost what the
+    tables say. Groups that fail, or that run through layers we cannot slim, are left alone.
 
     Args:
         network: The dense network; it is not changed.
@@ -47,20 +44,27 @@ def trace_channel_groups(
         scope: Which groups to return.
 
     Raises:
-        NetworkError: If the network cannot be traced or no group remains.
+        NetworkError: If the network does not accept the images or no group remains.
     """
+    example_input = example_input[:1]
     calls = record_layer_calls(network, example_input)
-    order = {call.name: position for position, call in enumerate(calls)}
-    called_once = {call.name for call in calls if call.times == 1}
-    found, left_alone = _coupled_channels(network, example_input, order, called_once)
-    groups = []
-    for group in sorted(found, key=lambda group: order[group.name]):
-        if scope == "inner" and _is_stream(group, network):
+    found, undecided = follow_channels(network, example_input)
+    obstacles = {**_obstacles(network, found), **undecided}
+    grouping = group_channels(network, found, label_ranges(network), obstacles)
+    left_alone = dict(grouping.left_alone)
+    for name, kind in found.foreign.items():
+        left_alone.setdefault(name, f"it runs through {name}, {kind}")
+    for name, obstacle in obstacles.items():
+        if multiplies(network.get_submodule(name)):
+            left_alone.setdefault(name, f"it runs through {name}, {obstacle}")
+    candidates = []
+    for group in grouping.groups:
+        if scope == "inner" and group.name in grouping.streams:
             left_alone[group.name] = "several layers add to it (a residual stream)"
-        elif not _is_sound(network, example_input, group):
-            left_alone[group.name] = "its channels are mixed in a way we cannot trace"
         else:
-            groups.append(group)
+            candidates.append(group)
+    groups, unsound = sound_groups(network, example_input, candidates)
+    left_alone.update(unsound)
     structure = _tabulate(network, example_input, calls, groups)
     if not _is_exact(network, groups, structure, range(len(groups))):
         for index, group in enumerate(groups):
@@ -78,124 +82,18 @@ def trace_channel_groups(
     return ChannelGroups(tuple(groups), structure, left_alone)
 
 
-def _coupled_channels(
-    network: nn.Module, example_input: Tensor, order: Mapping[str, int], called_once: set[str]
-) -> tuple[list[ChannelGroup], dict[str, str]]:
-    surrogate = _without_pad_shortcuts(network)
-    names = {module: name for name, module in surrogate.named_modules()}
-    graph = torch_pruning.DependencyGraph()
-    try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph.build_dependency(surrogate, (example_input[:1].clone(),), verbose=False)
-        raw_groups = list(graph.get_all_groups())
-    except Exception as error:
-        raise NetworkError(
-            f"The network cannot be traced for coupled channels ({type(error).__name__}: {error}); "
-            "give its awkward part a plain convolutional form."
-        ) from error
-    groups: list[ChannelGroup] = []
-    left_alone: dict[str, str] = {}
-    for raw in raw_groups:
-        producers = [
-            names[item.dep.target.module]
-            for item in raw
-            if graph.is_out_channel_pruning_fn(item.dep.handler)
-            and item.dep.target.type in _WEIGHTED
-            and type(network.get_submodule(names[item.dep.target.module])) is not PadShortcut
-        ]
-        if not producers or any(item.dep.target.type == OPTYPE.PARAMETER for item in raw):
-            continue
-        name = min(producers, key=lambda layer: order.get(layer, len(order)))
-        outcome = _read_group(raw, graph, names, network, name, order, called_once)
-        if isinstance(outcome, str):
-            left_alone[name] = outcome
-        elif any(True for _ in outcome.readers()):  # channels that nobody reads are the outputs
-            groups.append(outcome)
-    return groups, left_alone
-
-
-def _without_pad_shortcuts(network: nn.Module) -> nn.Module:
-    """A copy with a strided 1x1 convolution in place of every zero-padding shortcut.
-
-    The two sides of a convolution are independent of each other, as those of the slimmed shortcut
-    are; its slices and pads would couple whole stages.
-    """
-    surrogate = copy.deepcopy(network)
-    for parameter in surrogate.parameters():
-        parameter.requires_grad_(True)
-    for name, module in network.named_modules():
-        if type(module) is PadShortcut:
-            surrogate.set_submodule(
-                name,
-                nn.Conv2d(
-                    module.in_channels, module.out_channels, 1, stride=module.stride, bias=False
-                ),
-            )
-    return surrogate
-
-
-def _read_group(
-    raw: torch_pruning.Group,
-    graph: torch_pruning.DependencyGraph,
-    names: dict[nn.Module, str],
-    network: nn.Module,
-    name: str,
-    order: Mapping[str, int],
-    called_once: set[str],
-) -> ChannelGroup | str:
-    """The group in our own terms, or the reason why it is left alone."""
-    size = max(max(item.root_idxs) for item in raw) + 1
-    members: list[Member] = []
-    for item in raw:
-        module = item.dep.target.module
-        if module not in names:  # an operation without parameters (addition, reshape, ...)
-            continue
-        layer = names[module]
-        original = network.get_submodule(layer)
-        adapter = adapter_of(original)
-        if adapter is None:
-            return f"it runs through {layer}, {description(original)}"
-        if adapter.passes_all(original):
-            continue
-        obstacle = adapter.obstacle(original)
-        if obstacle is not None:
-            return f"it runs through {layer}, {obstacle}"
-        if layer not in called_once:
-            return f"it runs through {layer}, which the network uses more than once"
-        is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
-        channels: list[list[int]] = [[] for _ in range(size)]
-        for root, channel in zip(item.root_idxs, item.idxs, strict=True):
-            channels[root].append(channel)
-        if len({len(owned) for owned in channels}) != 1:
-            return f"its channels reach {layer} unevenly"
-        axis: Axis = "out" if is_out else "in"
-        members.append(Member(layer, axis, np.array(channels, dtype=np.int64)))
-    members.sort(key=lambda member: order[member.layer])
-    units = gather_units(members, network)
-    if isinstance(units, str):
-        return units
-    return ChannelGroup(name, len(units[0].channels), units)
-
-
-def _is_stream(group: ChannelGroup, network: nn.Module) -> bool:
-    modules = [network.get_submodule(member.layer) for member in group.producers()]
-    adapters = [(adapter_of(module), module) for module in modules]
-    return sum(bool(adapter and adapter.makes_channels(layer)) for adapter, layer in adapters) > 1
-
-
-def _is_sound(network: nn.Module, example_input: Tensor, group: ChannelGroup) -> bool:
-    """Whether a slim network equals the dense one that ignores the removed channels."""
-    units = np.arange(0, group.size, 2, dtype=np.int64)
-    images = torch.randn((2, *example_input.shape[1:]), generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.inference_mode():
-            slimmed = slim(network, [group], [units])(images)
-            masked = ignore_removed(network, [group], [units])(images)
-    except (RuntimeError, ValueError, IndexError):
-        return False
-    scale = float(masked.abs().max()) + 1e-12
-    return bool(torch.allclose(slimmed, masked, atol=1e-4 * scale, rtol=1e-3))
+def _obstacles(network: nn.Module, found: Pass) -> dict[str, str]:
+    """What is special about the way in which layers are used that must be left alone."""
+    obstacles = {
+        name: f"which shares its weights with {other}"
+        for name, other in tied_layers(network).items()
+    }
+    for name in sorted(found.outside):
+        obstacles.setdefault(name, "whose weights are read besides")
+    for name, uses in found.calls.items():
+        if len(uses) > 1:
+            obstacles[name] = "which the network uses more than once"
+    return obstacles
 
 
 def _is_exact(

@@ -31,7 +31,7 @@ from .weights import read_weights, save_weights
 __all__ = ["TaskStatistics", "gather_statistics"]
 
 # Part of the cache's key: raise it when moments or rankings are computed in another way.
-_VERSION = 4
+_VERSION = 5
 # Seconds from which on ranking is announced and followed.
 _WORTH_SAYING = 10
 _MOMENTS, _ORDERS = "moments/", "orders/"

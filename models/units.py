@@ -35,7 +35,9 @@ def gather_units(members: Sequence[Member], network: nn.Module) -> tuple[Member,
         assert adapter is not None
         facts, norm_group = adapter.facts(layer), adapter.inseparable(layer)
         if facts is not None and facts.groups > 1:
-            if not np.array_equal(member.channels[:, 0], np.arange(size)):
+            written, read = adapter.channels(layer)
+            whole = size == (written if member.axis == "out" else read)
+            if not whole or not np.array_equal(member.channels[:, 0], np.arange(size)):
                 return f"its channels are reordered before the grouped convolution {member.layer}"
             folds.add(facts.groups)
         if norm_group > 1:

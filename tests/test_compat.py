@@ -164,6 +164,24 @@ def test_each_operation() -> None:
     assert len(heard) == 4, "it ends with the context"
 
 
+def test_change_operations() -> None:
+    asked: list[tuple[str, tuple[Any, ...], Any]] = []
+
+    def change(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        asked.append((func._schema.name, args, result))
+        return not result if isinstance(result, bool) else result
+
+    numbers = torch.arange(6.0)
+    with torch.no_grad(), _compat.change_operations(change):
+        view = numbers.view(2, 3)
+        answer = bool(numbers[0] > 1)
+    assert answer, "what the operation returned was changed"
+    assert [name for name, _, _ in asked[:1]] == ["aten::view"]
+    assert asked[0][1][0] is numbers and asked[0][2] is view, "tensors are the same objects"
+    assert asked[-1][0] == "aten::_local_scalar_dense" and asked[-1][2] is False
+    assert torch.Tag.pointwise in torch.ops.aten.add.Tensor.tags
+
+
 def test_modules_keep_their_tensors_and_children_in_dictionaries() -> None:
     # Copies of layers that share all but a few tensors put others in their place.
     layer = nn.Sequential(nn.BatchNorm2d(2))

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ...errors import NetworkError
-from ..reductions.channels import KeptChannels, shallow_copy, slim_layers
+from ..copying import shallow_copy
+from ..reductions.channels import KeptChannels, slim_layers
 
 __all__ = ["LayerForm", "given_memory", "replaced_layers", "with_replaced"]
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..._compat import StorageReference, each_operation, storage_key, storage_reference
 from ...errors import NetworkError
+from ..copying import shallow_copy
 from ..groups import ChannelGroups
-from ..reductions.channels import shallow_copy, slim
+from ..reductions.channels import slim
 from ..zoo.shortcut import PadShortcut
 from .cost import BYTES, Cost
 

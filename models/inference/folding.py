@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from ..copying import shallow_copy
 from ..layers import BatchNorm
-from ..reductions.channels import shallow_copy
 
 __all__ = ["fold_batchnorm"]
 

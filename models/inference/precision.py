@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import multiplies_bf16
+from ..copying import shallow_copy
 from ..layers import averages
-from ..reductions.channels import shallow_copy
 
 __all__ = ["Precision", "cast_network", "place_images", "resolve_precision"]
 

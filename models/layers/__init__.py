@@ -23,6 +23,7 @@ from .layer_norm import LayerNormAdapter
 from .linear import LinearAdapter
 from .pad_shortcut import PadShortcutAdapter
 from .prelu import PReLUAdapter
+from .ties import tied_layers
 
 __all__ = [
     "BatchNorm",
@@ -43,4 +44,5 @@ __all__ = [
     "is_unaltered",
     "multiplies",
     "own_copy",
+    "tied_layers",
 ]

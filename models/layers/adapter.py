@@ -65,10 +65,12 @@ class LayerAdapter(ABC, Generic[AnyLayer]):
             [outputs, inputs, ...] and a ``bias`` that may be None. Repair refits such layers.
         averages: Whether it normalises with running statistics, so that it is a fixed affine map
             that can be folded into the layer before it.
+        channel_axis: Along which its channels lie in what it reads and writes.
     """
 
     multiplies: ClassVar[bool] = False
     averages: ClassVar[bool] = False
+    channel_axis: ClassVar[int] = 1
 
     @abstractmethod
     def channels(self, layer: AnyLayer) -> tuple[int, int]:

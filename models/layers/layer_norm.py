@@ -20,6 +20,8 @@ class LayerNormAdapter(LayerAdapter[nn.LayerNorm]):
     to do than behind BatchNorm. The slow oracle takes them over the kept channels too.
     """
 
+    channel_axis = -1
+
     def obstacle(self, layer: nn.LayerNorm) -> str | None:
         """It must normalise the last axis alone, by a scale and a shift or by neither."""
         if len(layer.normalized_shape) != 1:

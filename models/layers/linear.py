@@ -19,6 +19,7 @@ class LinearAdapter(LayerAdapter[nn.Linear]):
     """Applied to vectors, or at every position of [n, ..., C]."""
 
     multiplies = True
+    channel_axis = -1
 
     def channels(self, layer: nn.Linear) -> tuple[int, int]:
         """Output and input features."""

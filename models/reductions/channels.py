@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,19 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..._compat import is_batchnorm
+from ..copying import shallow_copy
 from ..groups import Axis, ChannelGroup
 from ..layers import LayerAdapter, adapter_of, own_copy
 from ..space import Candidate, Decision
 from .reduction import Reduction
 
-__all__ = [
-    "ChannelsReduction",
-    "ignore_removed",
-    "kept_channels",
-    "shallow_copy",
-    "slim",
-    "slim_layers",
-]
+__all__ = ["ChannelsReduction", "ignore_removed", "kept_channels", "slim", "slim_layers"]
 
 KeptUnits = Sequence[NDArray[np.int64]]
 """Per group, the units that stay: ascending int64 [w]."""
@@ -192,34 +186,15 @@ def ignore_removed(
     Args and return value as for :func:`slim`; outputs are equal to those of the slim network. This
     is the slow oracle that the coupling is checked against.
     """
-    ignorant = copy.deepcopy(network)
-    for layer, (outputs, inputs) in _removed_channels(groups, kept).items():
-        module = ignorant.get_submodule(layer)
-        ignorant.set_submodule(layer, _adapter(module).ignore(module, outputs, inputs))
-    return ignorant
+    removed = _removed_channels(groups, kept)
 
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        ignorant: nn.Module | None = None
+        if name in removed:
+            ignorant = _adapter(module).ignore(module, *removed[name])
+        return ignorant
 
-def shallow_copy(
-    module: nn.Module, replace: Callable[[str, nn.Module], nn.Module | None], prefix: str = ""
-) -> nn.Module:
-    """A module tree that shares everything with ``module`` but what ``replace`` returns anew.
-
-    Args:
-        module: The root.
-        replace: Given a qualified name and a module, its replacement, or None to look inside.
-        prefix: Qualified name of ``module``, ending in a dot.
-    """
-    duplicate = copy.copy(module)
-    duplicate._modules = dict(module._modules)
-    for name, child in module._modules.items():
-        if child is None:
-            continue
-        replacement = replace(prefix + name, child)
-        if replacement is None and child._modules:
-            replacement = shallow_copy(child, replace, f"{prefix}{name}.")
-        if replacement is not None:
-            duplicate._modules[name] = replacement
-    return duplicate
+    return shallow_copy(copy.deepcopy(network), replace)
 
 
 def _removed_channels(groups: Iterable[ChannelGroup], kept: KeptUnits) -> KeptChannels:

@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..copying import shallow_copy
 from ..hooks import hear_inputs
 from ..layers import own_copy
 from ..space import Candidate, Decision
 from .activations import Activation, Join
-from .channels import shallow_copy
 from .linear_maps import LinearMap, joined, joined_multiplications, linear_map, normalised
 from .reduction import Reduction
 

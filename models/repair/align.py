@@ -11,7 +11,14 @@ from torch.nn import functional
 
 from ..batchnorm import estimating_statistics
 from ..hooks import hear_calls, hear_inputs
-from ..layers import ConvolutionAdapter, LinearAdapter, adapter_of, averages, is_depthwise
+from ..layers import (
+    ConvolutionAdapter,
+    LinearAdapter,
+    adapter_of,
+    averages,
+    is_depthwise,
+    tied_layers,
+)
 from ..reductions.channels import KeptChannels
 from .patches import Sites, channels_at, layer_patches
 from .ridge import RidgeRegression
@@ -186,6 +193,7 @@ def _is_affine(norm: nn.Module) -> bool:
 def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
     """The linear layer whose output is the network's output, if there is one."""
     outputs: dict[str, Tensor] = {}
+    tied = tied_layers(network)
 
     def keep(name: str) -> Callable[[nn.Module, Tensor, Tensor], None]:
         return lambda module, inputs, output: outputs.__setitem__(name, output)
@@ -193,7 +201,7 @@ def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
     handles = [
         hear_calls(module, keep(name))
         for name, module in network.named_modules()
-        if isinstance(adapter_of(module), LinearAdapter)
+        if isinstance(adapter_of(module), LinearAdapter) and name not in tied
     ]
     try:
         with torch.inference_mode():

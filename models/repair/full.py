@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..calls import norms_after
+from ..copying import shallow_copy
 from ..hooks import hear_calls, hear_inputs
 from ..inference.precision import cast_network, place_images
-from ..layers import BatchNorm, is_depthwise, multiplies
-from ..reductions.channels import KeptChannels, shallow_copy
+from ..layers import BatchNorm, is_depthwise, multiplies, tied_layers
+from ..reductions.channels import KeptChannels
 from .gathering import gather_moments
 from .moments import InputMoments, LayerMoments
 from .patches import channels_at, patches_by_position
@@ -103,10 +104,11 @@ class FullRepair:
         images = place_images(images[: effort.images], "fp32", _CPU, channels_last)
         self._images = place_images(images, precision, _CPU, channels_last)
         self._norms = norms_after(network, images[:2])
+        self._tied = tied_layers(network)
         layers = [
             name
             for name, module in network.named_modules()
-            if multiplies(module) and not is_depthwise(module)
+            if multiplies(module) and not is_depthwise(module) and name not in self._tied
         ]
         rows = max(effort.rows, effort.rows_per_image * len(images))
         self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)
@@ -133,7 +135,9 @@ class FullRepair:
         Returns:
             A network that shares nothing that was refitted with ``slimmed``.
         """
-        repaired = shallow_copy(slimmed, lambda name, module: _own_copy(module))
+        repaired = shallow_copy(
+            slimmed, lambda name, module: None if name in self._tied else _own_copy(module)
+        )
         running = repaired
         if self._precision != "fp32":
             running = cast_network(repaired, self._precision, _CPU, self._channels_last)

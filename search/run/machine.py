@@ -12,7 +12,6 @@ _PACKAGES = (
     "ray",
     "torch",
     "torchvision",
-    "torch-pruning",
     "numpy",
     "pyarrow",
     "gymnasium",

@@ -81,7 +81,7 @@ def test_operations_that_are_not_listed_are_counted_as_constant() -> None:
     network = randomise(_Unlisted())
     groups = trace_channel_groups(network, torch.rand(1, 3, 16, 16), "all")
     assert [group.name for group in groups] == ["stem", "down"]
-    assert "no cost table" in groups.left_alone["narrow"]
+    assert "bmm" in groups.left_alone["narrow"]
     _tables_are_exact(network, groups, 0)
 
 

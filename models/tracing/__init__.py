@@ -1,0 +1,1 @@
+"""Which channels belong together, found by following them through a forward pass."""
