@@ -16,8 +16,10 @@ from ._lazy import lazily
 
 if TYPE_CHECKING:
     from .errors import PruneTuneError
+    from .search.api.evaluating import evaluate
+    from .search.api.opening import load, open_run, resume
     from .search.api.results import PrunedNetwork, Run
-    from .search.api.running import compare, evaluate, load, open_run, prune, resume
+    from .search.api.running import compare, prune
     from .search.api.task import Task
 
 __all__ = [
@@ -39,8 +41,6 @@ __version__ = "0.2.0"
 # Before anything of Ray is imported, which would fail without one.
 provide_home()
 
-_RUNNING = ("compare", "evaluate", "load", "open_run", "prune", "resume")
-
 __getattr__ = lazily(
     __name__,
     {
@@ -48,7 +48,12 @@ __getattr__ = lazily(
         "PrunedNetwork": ".search.api.results",
         "Run": ".search.api.results",
         "Task": ".search.api.task",
-        **dict.fromkeys(_RUNNING, ".search.api.running"),
+        "compare": ".search.api.running",
+        "evaluate": ".search.api.evaluating",
+        "load": ".search.api.opening",
+        "open_run": ".search.api.opening",
+        "prune": ".search.api.running",
+        "resume": ".search.api.opening",
     },
 )
 

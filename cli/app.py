@@ -18,10 +18,10 @@ from .commands import (
     RunPath,
     SpecPath,
     conclude,
-    interrupted,
     plainly,
     run_spec,
     say,
+    show,
     with_method_named,
 )
 from .jobs import jobs
@@ -147,17 +147,9 @@ def resume(
 
     Example: prunetune resume runs/resnet20_cifar10-1
     """
-    from ..search.engine.entry import resume_run
-    from ..search.run.location import opened_run
-    from .console import shown_progress
+    from ..search.api.stored_runs import resumed_run
 
-    with opened_run(run) as folder:
-        try:
-            with shown_progress() as progress:
-                summary = resume_run(folder, progress, evaluations=evaluations, trust=trust)
-        except KeyboardInterrupt:
-            interrupted(run)
-        conclude(summary.folder, as_json)
+    show(lambda progress: resumed_run(run, progress, evaluations=evaluations, trust=trust), as_json)
 
 
 @app.command()
@@ -180,17 +172,9 @@ def finetune(
 
     Example: prunetune finetune runs/resnet20_cifar10-1 --set epochs=30
     """
-    from ..search.engine.entry import finetune_run
-    from ..search.run.location import opened_run
-    from .console import shown_progress
+    from ..search.api.stored_runs import finetuned_run
 
-    with opened_run(run) as folder:
-        try:
-            with shown_progress() as progress:
-                summary = finetune_run(folder, overrides or (), progress, trust=trust)
-        except KeyboardInterrupt:
-            interrupted(run)
-        conclude(summary.folder, as_json)
+    show(lambda progress: finetuned_run(run, overrides or (), progress, trust=trust), as_json)
 
 
 @app.command()

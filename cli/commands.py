@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
@@ -16,6 +17,8 @@ from .._text import visible
 from ..errors import PruneTuneError, SpecError
 
 if TYPE_CHECKING:
+    from ..models.progress import Progress
+    from ..search.api.results import Run
     from ..search.spec.reading import SearchSpec
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "plainly",
     "run_spec",
     "say",
+    "show",
     "with_method_named",
 ]
 
@@ -96,7 +100,7 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(_USER_MISTAKE)
 
 
-def interrupted(run: Path | str | None) -> NoReturn:
+def interrupted(run: str | None) -> NoReturn:
     """Say what Ctrl-C left behind, and exit."""
     kept = (
         "before the run began; nothing was written."
@@ -128,32 +132,34 @@ def run_spec(
         comparison: Run the spec's whole grid.
         resume: Continue the run that is in the output folder, if there is one.
     """
-    from ..search.engine.entry import RunInterrupted, resume_run, run_comparison, run_search
-    from ..search.run.location import holds_run, stored
-    from ..search.spec.model import CompareSpec
-    from .console import shown_progress
+    from ..search.api.stored_runs import new_run
 
-    if not comparison:
-        spec = spec.model_copy(update={"compare": CompareSpec()})
     if output is not None:
         spec = spec.model_copy(update={"output": output})
     if resume and spec.output is None:
         raise SpecError("To continue a run, --resume needs its folder: add --output DIR.")
-    with stored(spec, resume) as run:
-        spec = spec.model_copy(update={"output": run.folder})
-        begun = None
+    show(lambda progress: new_run(spec, progress, comparison=comparison, resume=resume), as_json)
+
+
+def show(run: Callable[[Progress], AbstractContextManager[Run]], as_json: bool) -> None:
+    """Show how a run gets on, and its results, or what Ctrl-C left of it.
+
+    Args:
+        run: Begins or continues a run, given what receives progress.
+        as_json: Print the results as JSON.
+    """
+    from ..search.engine.entry import RunInterrupted
+    from .console import shown_progress
+
+    with ExitStack() as stack:
         try:
             with shown_progress() as progress:
-                if resume and run.folder is not None and holds_run(run.folder):
-                    begun = run.address
-                    summary = resume_run(run.folder, progress, spec=spec)
-                else:
-                    summary = (run_comparison if comparison else run_search)(spec, progress)
+                ended = stack.enter_context(run(progress))
         except RunInterrupted as stopped:
-            interrupted(run.address or stopped.folder)
+            interrupted(stopped.address)
         except KeyboardInterrupt:
-            interrupted(begun)
-        conclude(summary.folder, as_json)
+            interrupted(None)
+        conclude(ended.folder, as_json)
 
 
 def conclude(run: Path, as_json: bool) -> None:

@@ -207,7 +207,7 @@ def test_run_folder_that_exists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stopped", "said"),
     [
-        (RunInterrupted(Path("runs/spec-7")), "prunetune resume runs/spec-7"),
+        (RunInterrupted("runs/spec-7"), "prunetune resume runs/spec-7"),
         (KeyboardInterrupt(), "nothing was written"),
     ],
     ids=["a run", "before a run"],
@@ -218,7 +218,7 @@ def test_ctrl_c_says_what_is_left(
     def run(*_: object) -> None:
         raise stopped
 
-    monkeypatch.setattr("prunetune.search.engine.entry.run_search", run)
+    monkeypatch.setattr("prunetune.search.api.stored_runs.run_comparison", run)
     result = invoke("search", _write(tmp_path))
     assert result.exit_code == 130
     assert said in result.stderr

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..._compat import is_batchnorm
 from ..._live import is_live
 from ..._registry import resolve
 from ..._sources import source_digests
@@ -97,7 +97,7 @@ def standalone_copy(slimmed: nn.Module, evaluated: nn.Module) -> nn.Module:
     with torch.inference_mode(False):
         own = copy.deepcopy(slimmed).eval()
         for name, module in evaluated.named_modules():
-            if isinstance(module, _BatchNorm | nn.Linear):
+            if is_batchnorm(module) or isinstance(module, nn.Linear):
                 state = {key: value.cpu().clone() for key, value in module.state_dict().items()}
                 own.get_submodule(name).load_state_dict(state)
     return own

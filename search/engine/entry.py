@@ -19,7 +19,7 @@ from ..run.continuation import (
 from ..run.folder import MARKER, RunFolder
 from ..run.summary import Summary, read_summary, write_summary
 from ..run.trust import check_trusted, remember
-from ..spec.model import CompareSpec, SearchSpec
+from ..spec.model import SearchSpec
 from ..spec.reading import override_values, read_spec
 from .preparing import prepare
 from .stages import RunStages
@@ -30,15 +30,15 @@ _DEFAULT_ROOT = "runs"
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A new run was stopped by its user, and can be resumed.
+    """A run was stopped by its user, and can be resumed.
 
     Args:
-        folder: The run folder.
+        address: What users call the run: its folder or its URI.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder))
-        self.folder = folder
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
 
 
 def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
@@ -54,7 +54,7 @@ def run_search(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
         RunInterrupted: If the user stopped it; the run can be resumed.
         KeyboardInterrupt: If the user stopped it before there was a run folder.
     """
-    return run_comparison(spec.model_copy(update={"compare": CompareSpec()}), progress)
+    return run_comparison(spec.one_search(), progress)
 
 
 def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
@@ -76,7 +76,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
         try:
             return RunStages(folder, spec, prepared.keep(folder), progress).run()
         except KeyboardInterrupt:
-            raise RunInterrupted(folder.path) from None
+            raise RunInterrupted(str(folder.path)) from None
 
 
 def resume_run(

@@ -197,6 +197,10 @@ class SearchSpec(BaseModel):
         """Plain YAML values with every default written out; `model_validate` reads them."""
         return self.model_dump(mode="json")
 
+    def one_search(self) -> SearchSpec:
+        """The same without the grid: what ``prunetune search`` runs."""
+        return self.model_copy(update={"compare": CompareSpec()})
+
     @property
     def seeds(self) -> tuple[int, ...]:
         """The comparison's seeds, one by one."""
