@@ -46,7 +46,7 @@ from _common import (
 )
 from prunetune.models import Candidate, CandidateBuilder, PruningTask
 from prunetune.models.reductions.channels import ignore_removed
-from prunetune.rewards import MeasureSpec
+from prunetune.rewards import NamedSpec
 from prunetune.rewards.evaluation.evaluator import (
     CandidateEvaluator,
     build_evaluator,
@@ -117,7 +117,7 @@ class Contenders:
             return build_evaluator(task, spec, seed)
 
         self.task = task
-        accuracy = (MeasureSpec(name="accuracy"),)
+        accuracy = (NamedSpec(name="accuracy"),)
         self.unrepaired = evaluator(repair="none", measures=accuracy)
         self.repaired = evaluator(measures=accuracy)
         self.sampled = evaluator(images=sampled, measures=accuracy)

@@ -34,7 +34,7 @@ from _common import (
 )
 from prunetune.cluster.resources import EvaluatorResources
 from prunetune.models import TaskSpec, TrainingSpec, gather_statistics, load_task
-from prunetune.rewards import MeasureSpec
+from prunetune.rewards import NamedSpec
 from prunetune.rewards.evaluation.evaluator import build_evaluator
 from prunetune.rewards.evaluation.evaluator_spec import EvaluatorSpec
 from torch import nn
@@ -84,7 +84,7 @@ def compare_precisions(options: argparse.Namespace) -> dict[str, Any]:
         precision: measured_accuracy(task.network, norms, test, precision)
         for precision in ("fp32", "bf16")
     }
-    measures = (MeasureSpec(name="accuracy"), MeasureSpec(name="agreement"))
+    measures = (NamedSpec(name="accuracy"), NamedSpec(name="agreement"))
     evaluators = {
         "fp32": build_evaluator(
             task, EvaluatorSpec(precision="fp32", measures=measures), options.seed

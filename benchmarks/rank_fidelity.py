@@ -38,7 +38,7 @@ from _common import (
 )
 from prunetune.models import Candidate, TrainingSpec, trace_channel_groups, train
 from prunetune.models.data import Augmentation
-from prunetune.rewards import MeasureSpec
+from prunetune.rewards import NamedSpec
 from prunetune.rewards.evaluation.evaluator import (
     CandidateEvaluator,
     build_evaluator,
@@ -71,7 +71,7 @@ class Worker:
         }
         softened = {"agreement": {"temperature": options.temperature}}
         measures = tuple(
-            MeasureSpec(name=score, parameters=softened.get(score, {})) for score in SCORES
+            NamedSpec(name=score, parameters=softened.get(score, {})) for score in SCORES
         )
         counts: dict[str, int | None] = {"": None}
         if options.images is not None:

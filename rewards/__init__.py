@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazily
 
 if TYPE_CHECKING:
+    from .._registry import NamedSpec
     from .evaluation.evaluation import Evaluation
     from .evaluation.evaluations import Evaluations, InProcessEvaluations
     from .evaluation.evaluator import CandidateEvaluator, build_evaluator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
         DEFAULT_MEASURES,
         MEASURES,
         REWARDS,
-        MeasureSpec,
-        RewardSpec,
         make_measures,
         make_reward,
     )
@@ -38,9 +37,8 @@ __all__ = [
     "EvaluatorSpec",
     "InProcessEvaluations",
     "Measure",
-    "MeasureSpec",
+    "NamedSpec",
     "Reward",
-    "RewardSpec",
     "build_evaluator",
     "make_measures",
     "make_reward",
@@ -48,6 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    ".._registry": ("NamedSpec",),
     ".evaluation.evaluation": ("Evaluation",),
     ".evaluation.evaluations": ("Evaluations", "InProcessEvaluations"),
     ".evaluation.evaluator": ("CandidateEvaluator", "build_evaluator"),
@@ -56,9 +55,7 @@ _MODULES = {
     ".registry": (
         "DEFAULT_MEASURES",
         "MEASURES",
-        "MeasureSpec",
         "REWARDS",
-        "RewardSpec",
         "make_measures",
         "make_reward",
     ),

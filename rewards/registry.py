@@ -21,8 +21,6 @@ __all__ = [
     "DEFAULT_MEASURES",
     "MEASURES",
     "REWARDS",
-    "MeasureSpec",
-    "RewardSpec",
     "make_measures",
     "make_reward",
 ]
@@ -56,12 +54,6 @@ REWARDS: Registry[Reward] = Registry(
     "prunetune.rewards.Reward",
     early=True,
 )
-
-RewardSpec = NamedSpec
-"""A reward in a spec."""
-
-MeasureSpec = NamedSpec
-"""A measure in a spec."""
 
 DEFAULT_MEASURES: tuple[NamedSpec, ...] = tuple(NamedSpec(name=name) for name in MEASURES)
 

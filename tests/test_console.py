@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 
 from prunetune.cli.console import LiveProgress
-from prunetune.rewards.registry import RewardSpec
+from prunetune.rewards import NamedSpec
 from prunetune.search.engine.progress import COLUMNS, table_rows
-from prunetune.search.spec.model import AgentSpec
 from prunetune.search.spec.trials import TrialSpec
 from rich.console import Console
 
@@ -15,9 +14,9 @@ from rich.console import Console
 def _trial(reward: str, seed: int) -> TrialSpec:
     return TrialSpec(
         name=f"{reward}{seed}",
-        reward=RewardSpec(name=reward),
+        reward=NamedSpec(name=reward),
         budgets={"flops": (0.2, 0.7), "params": 0.5},
-        agent=AgentSpec(name="random"),
+        agent=NamedSpec(name="random"),
         seed=seed,
     )
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..._registry import NamedSpec
 from ...models.builder import Repair
 from ...models.criteria import DEFAULT_CRITERION, CriterionSpec
 from ...models.inference.precision import Precision
-from ..registry import DEFAULT_MEASURES, MeasureSpec
+from ..registry import DEFAULT_MEASURES
 
 __all__ = ["EvaluatorSpec", "evaluation_key"]
 
@@ -50,7 +51,7 @@ class EvaluatorSpec(BaseModel):
     precision: Precision = "auto"
     recalibration: int = Field(default=128, ge=1)
     images: int | None = Field(default=None, ge=2)
-    measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
+    measures: tuple[NamedSpec, ...] = DEFAULT_MEASURES
     costs: tuple[str, ...] = ()
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ...errors import MeasureError, SpecError
-from .measure import Batch
-from .tapped import TappedMeasure
+from ...errors import MeasureError
+from .entropy import EntropyMeasure
 from .taps import pre_activation_modules
 
 __all__ = ["NeuronEntropy", "state_counts", "state_entropy"]
@@ -54,7 +53,7 @@ def state_entropy(counts: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(dim=0) / math.log(2)
 
 
-class NeuronEntropy(TappedMeasure):
+class NeuronEntropy(EntropyMeasure):
     """Mean over layers of the mean entropy of a layer's neurons, in bits, in [0, 1].
 
     A neuron is a channel: its ON probability is taken over images and positions (NEPENTHE, arXiv
@@ -75,24 +74,11 @@ class NeuronEntropy(TappedMeasure):
     name = "neuron-entropy"
 
     def __init__(self, images: int = 64, grid: int = 8, guard: bool = True) -> None:
-        if images < 1 or grid < 0:
-            raise SpecError(
-                f"The measure {self.name!r} takes images of at least 1 and grid of at least 0, "
-                f"not {images} and {grid}."
-            )
-        self.images = images
-        self.grid = grid
-        self.guard = guard
-        self.reset()
-
-    @property
-    def leading(self) -> int:
-        """The images it looks at; see :class:`Measure`."""
-        return self.images
+        super().__init__(images, grid, guard)
 
     def reset(self) -> None:
         """Forget the counts of the last candidate."""
-        self._seen = 0
+        super().reset()
         self._counts: dict[str, Tensor] = {}
 
     def find_sites(self, network: nn.Module) -> tuple[tuple[str, ...], bool]:
@@ -108,17 +94,10 @@ class NeuronEntropy(TappedMeasure):
                 raise MeasureError(self.name, "none of its rectifiers that are modules is called")
             break
 
-    def update(self, batch: Batch) -> None:
-        """Move on to the next images; all counting happened during the forward pass."""
-        self._seen += len(batch.outputs)
-        self.next_pass()
-        if self._seen >= self.images:
-            self.detach()
-
     def compute(self) -> dict[str, float]:
         """The mean over layers; not-a-number when no image was seen."""
         layers = [self._layer_mean(counts) for counts in self._counts.values()]
-        return {self.name: sum(layers) / len(layers) if layers else math.nan}
+        return {self.name: self.mean(layers)}
 
     def _layer_mean(self, counts: Tensor) -> float:
         entropies = state_entropy(counts)
@@ -129,10 +108,9 @@ class NeuronEntropy(TappedMeasure):
 
     def hear(self, site: str, tensor: Tensor) -> None:
         """Count the states of a layer's neurons; see :class:`TappedMeasure`."""
-        left = self.images - self._seen
-        if left <= 0:
+        values = self.unseen(tensor)
+        if values is None:
             return
-        values = tensor[:left]
         if values.ndim == 4 and self.grid:
             rows = max(1, values.shape[2] // self.grid)
             columns = max(1, values.shape[3] // self.grid)

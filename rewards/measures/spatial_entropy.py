@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import EvaluationError, MeasureError, SpecError
 from . import histograms
-from .measure import Batch
-from .tapped import TappedMeasure
+from .entropy import EntropyMeasure
 from .taps import activation_modules
 
 __all__ = ["SpatialEntropy", "SpatialEntropy256"]
@@ -24,7 +23,7 @@ _MOST_BINS_PER_CHANNEL = 32
 _MOST_CELLS_AT_ONCE = 1 << 23
 
 
-class SpatialEntropy(TappedMeasure):
+class SpatialEntropy(EntropyMeasure):
     """How unpredictable activations are from their neighbours.
 
     Mean over the two neighbour directions, then over the maps of a layer, then over layers. Layers
@@ -80,35 +79,24 @@ class SpatialEntropy(TappedMeasure):
                 f"The measure {self.name!r} takes map 'channel' or 'channel-mean' and pool 'batch' "
                 f"or 'image', not {map!r} and {pool!r}."
             )
-        if images < 1 or grid < 0:
-            raise SpecError(
-                f"The measure {self.name!r} takes images of at least 1 and grid of at least 0, "
-                f"not {images} and {grid}."
-            )
         self.bins = bins
         self.normalise = normalise
         self.map = map
         self.pool = pool
-        self.images = images
-        self.grid = grid if map == "channel" and pool == "batch" else 0
-        self.guard = guard
         self.column = column or self.name
         self._ranges: dict[str, tuple[float, float]] = {}
-        self.reset()
+        super().__init__(images, grid, guard)
+        if map == "channel-mean" or pool == "image":
+            self.grid = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The one column of this measure."""
         return (self.column,)
 
-    @property
-    def leading(self) -> int:
-        """The images it looks at; see :class:`Measure`."""
-        return self.images
-
     def reset(self) -> None:
         """Forget the counts of the last candidate."""
-        self._seen = 0
+        super().reset()
         self._tables: dict[str, Tensor] = {}
         self._values: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
@@ -132,28 +120,20 @@ class SpatialEntropy(TappedMeasure):
                 self.name, f"it has no activation map of at least {_SMALLEST_MAP}x{_SMALLEST_MAP}"
             )
 
-    def update(self, batch: Batch) -> None:
-        """Move on to the next images; all counting happened during the forward pass."""
-        self._seen += len(batch.outputs)
-        self.next_pass()
-        if self._seen >= self.images:
-            self.detach()
-
     def compute(self) -> dict[str, float]:
         """The mean over layers; not-a-number when no image was seen."""
         layers = [self._layer_mean(*self._entropies(self._tables[site])) for site in self._tables]
         for parts in self._values.values():
             values, alive = (torch.cat(part) for part in zip(*parts, strict=True))
             layers.append(self._layer_mean(values, alive))
-        return {self.column: sum(layers) / len(layers) if layers else math.nan}
+        return {self.column: self.mean(layers)}
 
     def _maps(self, tensor: Tensor) -> Tensor | None:
         """The maps ``[n, C or 1, H, W]`` of the images still to be looked at, if there are any."""
-        left = self.images - self._seen
-        if left <= 0 or tensor.ndim != 4 or min(tensor.shape[2:]) < _SMALLEST_MAP:
+        if tensor.ndim != 4 or min(tensor.shape[2:]) < _SMALLEST_MAP:
             return None
-        maps = tensor[:left]
-        if self.map == "channel":
+        maps = self.unseen(tensor)
+        if maps is None or self.map == "channel":
             return maps
         sites = maps.permute(0, 2, 3, 1).float()
         # As a matrix product this is twice as fast as mean() over the innermost dimension.

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
-
 from ...envs.judge import Judge
 from ...errors import SpecError
 from .in_order import InOrderAgent, InOrderParameters
+from .ppo import PolicyParameters
 
-__all__ = ["AmcAgent", "AmcParameters"]
+__all__ = ["AmcAgent"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class AmcParameters:
-    """Parameters of `AmcAgent`; they mean what they do in `PpoParameters`.
-
-    Attributes:
-        candidates: Candidates of one iteration.
-        learning_rate: Learning rate of policy and critics.
-        epochs: Passes over the steps of an iteration.
-        entropy: Weight of the policy's entropy.
-        std: Standard deviation of actions that the policy starts with.
-        final_std: What that may be at most in the end.
-        hidden: Sizes of the hidden layers of policy and critics.
-    """
-
-    candidates: Annotated[int, Field(ge=1)] | None = None
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    epochs: Annotated[int, Field(ge=1)] = 10
-    entropy: Annotated[float, Field(ge=0)] = 0.0
-    std: Annotated[float, Field(gt=0)] = 0.3
-    final_std: Annotated[float, Field(gt=0)] = 0.1
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64)
+_DEFAULTS = PolicyParameters()
 
 
 class AmcAgent(InOrderAgent):
@@ -49,21 +24,21 @@ class AmcAgent(InOrderAgent):
         judge: Judges candidates.
         seed: Seeds the policy's weights and all sampling.
         evaluations: Candidates that it may ask for in all.
-        parameters: See `AmcParameters`.
+        parameters: See `PolicyParameters`.
 
     Raises:
         SpecError: If a budget limits a cost that is known only after an evaluation.
     """
 
     name = "amc"
-    Parameters = AmcParameters
+    Parameters = PolicyParameters
 
     def __init__(
         self,
         judge: Judge,
         seed: int,
         evaluations: int,
-        parameters: AmcParameters = AmcParameters(),
+        parameters: PolicyParameters = _DEFAULTS,
     ) -> None:
         for cost in judge.problem.budgeted:
             if not cost.tabulated:

@@ -20,6 +20,7 @@ __all__ = [
     "CHECKPOINT",
     "Advantages",
     "Drawn",
+    "PolicyParameters",
     "PpoParameters",
     "candidates_per_iteration",
     "configured",
@@ -38,8 +39,8 @@ _ITERATIONS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoParameters:
-    """Parameters of a policy and of the prices that it pays.
+class PolicyParameters:
+    """Parameters of a policy that PPO trains.
 
     docs/research/agents.md has the figures that decided the defaults.
 
@@ -54,15 +55,6 @@ class PpoParameters:
         std: Standard deviation of actions that the policy starts with.
         final_std: What that may be at most in the end; the bound falls linearly from ``std``.
         hidden: Sizes of the hidden layers of policy and critics.
-        advantages: What of them is normalised, ``reward``, ``combined`` or ``ranked``; see
-            `combine_advantages`.
-        multiplier_rule: How the multipliers move, ``lagrange`` or ``pid``.
-        multiplier_learning_rate: Step of ``lagrange``.
-        multiplier_damping: Damping of ``lagrange``.
-        multiplier_max: Largest value of a multiplier.
-        deviations: The mean cost plus so many standard deviations of the costs is held at the
-            limit, so that most candidates keep it and not only their mean.
-        margin: Share of every limit that the multipliers leave free.
     """
 
     candidates: Annotated[int, Field(ge=1)] | None = None
@@ -74,6 +66,24 @@ class PpoParameters:
     std: Annotated[float, Field(gt=0)] = 0.3
     final_std: Annotated[float, Field(gt=0)] = 0.1
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoParameters(PolicyParameters):
+    """Parameters of a policy and of the prices that it pays.
+
+    Attributes:
+        advantages: What of them is normalised, ``reward``, ``combined`` or ``ranked``; see
+            `combine_advantages`.
+        multiplier_rule: How the multipliers move, ``lagrange`` or ``pid``.
+        multiplier_learning_rate: Step of ``lagrange``.
+        multiplier_damping: Damping of ``lagrange``.
+        multiplier_max: Largest value of a multiplier.
+        deviations: The mean cost plus so many standard deviations of the costs is held at the
+            limit, so that most candidates keep it and not only their mean.
+        margin: Share of every limit that the multipliers leave free.
+    """
+
     advantages: Advantages = "combined"
     multiplier_rule: Rule = "lagrange"
     multiplier_learning_rate: Annotated[float, Field(ge=0)] = 1.0

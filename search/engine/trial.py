@@ -24,7 +24,7 @@ from ...errors import EvaluationError, PluginError, SpecError
 from ..agents import Agent, make_agent
 from ..run.checkpoints import (
     TrialEnd,
-    TrialProgress,
+    TrialState,
     read_checkpoint,
     seal_checkpoint,
     trial_checkpoints,
@@ -111,7 +111,7 @@ class SearchTrial(tune.Trainable):
         self._lock: TextIO | None = take(self._history.folder / ".lock", _PATIENCE_SECONDS)
         self._problem = self._problems[self._trial.name]
         self._judge = Judge(self._problem, PoolClient(self._plan.pool))
-        self._progress = TrialProgress()
+        self._progress = TrialState()
         self._failure: str | None = None
         self._agent = self._make_agent()
         self._continue()
@@ -139,7 +139,7 @@ class SearchTrial(tune.Trainable):
                     self._agent.stop()
                 self._agent = self._make_agent()
 
-    def _load(self, folder: Path, progress: TrialProgress) -> None:
+    def _load(self, folder: Path, progress: TrialState) -> None:
         if self._agent is not None:
             self._agent.load(folder)
         self._progress = progress
@@ -163,7 +163,7 @@ class SearchTrial(tune.Trainable):
             return self._report(done=True)
         rows = self._rows(iteration.candidates, iteration.outcome)
         self._history.write(progress.iterations, rows)
-        self._progress = TrialProgress(
+        self._progress = TrialState(
             iterations=progress.iterations + 1,
             asked=progress.asked + len(rows),
             best=self._best_of(iteration.outcome),
@@ -268,7 +268,7 @@ class SearchTrial(tune.Trainable):
         return {"done": done, **told(progress), **figures}
 
 
-def told(progress: TrialProgress) -> dict[str, float]:
+def told(progress: TrialState) -> dict[str, float]:
     """How far a trial has come, as its results tell Tune and the table of searches."""
     best = {f"best_{name}": value for name, value in progress.best.items()}
     return {"evaluations": progress.asked, **best}

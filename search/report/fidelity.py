@@ -11,7 +11,7 @@ from scipy import stats
 from ..._registry import only_ours
 from ...errors import EvaluationError, PluginError, PruneTuneError
 from ...models.space import Candidate
-from ...rewards import Evaluation, Reward, RewardSpec, make_reward, score
+from ...rewards import Evaluation, NamedSpec, Reward, make_reward, score
 from ...rewards.single import SINGLE_REWARDS
 from ..spec.reading import read_spec
 from ..spec.trials import comparison_trials
@@ -126,7 +126,7 @@ def _judges(results: Results) -> Iterator[_Judge]:
     names = set()
     for value in compared:
         try:
-            spec = RewardSpec.model_validate(value)
+            spec = NamedSpec.model_validate(value)
         except ValueError:
             continue
         try:
@@ -144,7 +144,7 @@ def _judges(results: Results) -> Iterator[_Judge]:
             yield _Judge(name, False, _computed(results, reward_class()))
 
 
-def _recorded(results: Results, reward: RewardSpec) -> dict[Candidate, float]:
+def _recorded(results: Results, reward: NamedSpec) -> dict[Candidate, float]:
     """What the searches that maximised a reward recorded of it, by candidate."""
     try:
         trials = comparison_trials(read_spec(results.spec, check=False))

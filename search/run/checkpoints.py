@@ -25,7 +25,7 @@ from .files import sync_folder, write_durably
 
 __all__ = [
     "TrialEnd",
-    "TrialProgress",
+    "TrialState",
     "experiments",
     "read_checkpoint",
     "read_end",
@@ -43,7 +43,7 @@ _KEPT = 2
 
 
 @dataclass(frozen=True)
-class TrialProgress:
+class TrialState:
     """How far a trial has come.
 
     Attributes:
@@ -57,7 +57,7 @@ class TrialProgress:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def seal_checkpoint(folder: Path, progress: TrialProgress) -> None:
+def seal_checkpoint(folder: Path, progress: TrialState) -> None:
     """Declare a checkpoint complete; call it last.
 
     Args:
@@ -68,7 +68,7 @@ def seal_checkpoint(folder: Path, progress: TrialProgress) -> None:
     (folder / _SEAL).write_text(json.dumps({**asdict(progress), "files": files}))
 
 
-def read_checkpoint(folder: Path) -> TrialProgress | None:
+def read_checkpoint(folder: Path) -> TrialState | None:
     """How far a checkpoint's trial had come, or ``None`` where it is not whole."""
     try:
         seal = json.loads((folder / _SEAL).read_text())
@@ -78,12 +78,12 @@ def read_checkpoint(folder: Path) -> TrialProgress | None:
         )
         if any(_checksum(there[name]) != checksum for name, checksum in files.items()):
             return None
-        return _PROGRESS.validate_python(seal)
+        return _STATES.validate_python(seal)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def whole_checkpoints(folders: Iterable[Path]) -> Iterator[tuple[Path, TrialProgress]]:
+def whole_checkpoints(folders: Iterable[Path]) -> Iterator[tuple[Path, TrialState]]:
     """Those of the checkpoints that are whole, the one that has come furthest first."""
     found = [(folder, read_checkpoint(folder)) for folder in folders]
     whole = [(folder, progress) for folder, progress in found if progress is not None]
@@ -101,11 +101,11 @@ class TrialEnd:
     """
 
     evaluations: int
-    progress: TrialProgress
+    progress: TrialState
     failure: str | None = None
 
 
-_PROGRESS, _ENDS = TypeAdapter(TrialProgress), TypeAdapter(TrialEnd)
+_STATES, _ENDS = TypeAdapter(TrialState), TypeAdapter(TrialEnd)
 
 
 def write_end(folder: Path, end: TrialEnd) -> None:

@@ -15,10 +15,9 @@ from ...models.builder import FinalRepair, Repair
 from ...models.criteria import DEFAULT_CRITERION, CriterionSpec
 from ...models.task import TaskSpec
 from ...models.training import TrainingSpec
-from ...rewards.registry import DEFAULT_MEASURES, MeasureSpec, RewardSpec
+from ...rewards.registry import DEFAULT_MEASURES
 
 __all__ = [
-    "AgentSpec",
     "BudgetSpec",
     "CompareSpec",
     "FinetuneSpec",
@@ -36,10 +35,6 @@ BudgetSpec = Annotated[dict[str, Limit | tuple[Limit, Limit]], Field(min_length=
 
 A pair is a range, from its lower to its upper limit.
 """
-
-
-AgentSpec = NamedSpec
-"""An agent in a spec."""
 
 
 class FinetuneSpec(TrainingSpec):
@@ -106,9 +101,9 @@ class CompareSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rewards: tuple[RewardSpec, ...] = ()
+    rewards: tuple[NamedSpec, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
-    agents: tuple[AgentSpec, ...] = ()
+    agents: tuple[NamedSpec, ...] = ()
     seeds: Annotated[int, Field(ge=1, le=_MOST_SEEDS)] | tuple[Seed, ...] = 1
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     stopping: StoppingSpec | None = None
@@ -174,9 +169,9 @@ class SearchSpec(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     recalibration: int = Field(default=128, ge=1)
     images: int | None = Field(default=None, ge=2)
-    measures: tuple[MeasureSpec, ...] = DEFAULT_MEASURES
-    reward: RewardSpec = RewardSpec(name="accuracy")
-    agent: AgentSpec = AgentSpec(name="ppo-lagrangian")
+    measures: tuple[NamedSpec, ...] = DEFAULT_MEASURES
+    reward: NamedSpec = NamedSpec(name="accuracy")
+    agent: NamedSpec = NamedSpec(name="ppo-lagrangian")
     evaluations: int = Field(default=1000, ge=1)
     shield: bool = False
     smallest: float = Field(default=0.0, ge=0.0, le=1.0)

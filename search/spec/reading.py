@@ -13,14 +13,13 @@ from pydantic import BaseModel, ValidationError
 from ..._registry import nearest
 from ...errors import SpecError
 from .methods import with_method
-from .model import AgentSpec, BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
+from .model import BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
 from .names import check_names
 from .paths import anchor_paths
 from .trials import comparison_trials
 from .yaml_text import yaml_values
 
 __all__ = [
-    "AgentSpec",
     "BudgetSpec",
     "CompareSpec",
     "FinetuneSpec",

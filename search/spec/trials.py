@@ -9,10 +9,10 @@ from pathlib import PurePath
 from pydantic import BaseModel, ConfigDict
 
 from ..._live import is_live, live_name
+from ..._registry import NamedSpec
 from ...envs.budgets import limit_text
 from ...errors import SpecError
-from ...rewards.registry import RewardSpec
-from .model import AgentSpec, BudgetSpec, SearchSpec
+from .model import BudgetSpec, SearchSpec
 
 __all__ = ["TrialSpec", "comparison_trials"]
 
@@ -35,9 +35,9 @@ class TrialSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    reward: RewardSpec
+    reward: NamedSpec
     budgets: BudgetSpec
-    agent: AgentSpec
+    agent: NamedSpec
     seed: int
 
     @property
@@ -82,9 +82,9 @@ def comparison_trials(spec: SearchSpec) -> tuple[TrialSpec, ...]:
 
 
 def _grid(
-    rewards: tuple[RewardSpec, ...],
+    rewards: tuple[NamedSpec, ...],
     budgets: tuple[BudgetSpec, ...],
-    agents: tuple[AgentSpec, ...],
+    agents: tuple[NamedSpec, ...],
     seeds: tuple[int, ...],
 ) -> tuple[TrialSpec, ...]:
     reward_names = _unique([_short(reward.name) for reward in rewards])

@@ -14,9 +14,8 @@ from prunetune.rewards import (
     MEASURES,
     REWARDS,
     Evaluation,
-    MeasureSpec,
+    NamedSpec,
     Reward,
-    RewardSpec,
     make_measures,
     make_reward,
     score,
@@ -67,7 +66,7 @@ DENSE = Evaluation(
 def test_reward_by_hand_and_through_the_conformance_suite(
     name: str, parameters: dict[str, Any], expected: float
 ) -> None:
-    reward = make_reward(RewardSpec(name=name, parameters=parameters))
+    reward = make_reward(NamedSpec(name=name, parameters=parameters))
 
     assert score(reward, CANDIDATE, DENSE) == pytest.approx(expected)
     check_reward(reward)
@@ -87,7 +86,7 @@ def test_reward_by_hand_and_through_the_conformance_suite(
 def test_reward_moves_the_right_way(
     name: str, parameters: dict[str, Any], better: list[str], worse: list[str]
 ) -> None:
-    reward = make_reward(RewardSpec(name=name, parameters=parameters))
+    reward = make_reward(NamedSpec(name=name, parameters=parameters))
 
     check_reward(reward, increases_with=better, decreases_with=worse)
 
@@ -105,18 +104,18 @@ def test_names_in_registries_are_those_of_the_classes() -> None:
 
 def test_a_plain_name_is_a_spec() -> None:
     class Spec(BaseModel):
-        reward: RewardSpec
-        measures: tuple[MeasureSpec, ...]
+        reward: NamedSpec
+        measures: tuple[NamedSpec, ...]
 
     spec = Spec.model_validate(
         {"reward": "loss", "measures": ["loss", {"name": "accuracy", "parameters": {}}]}
     )
 
-    assert spec.reward == RewardSpec(name="loss")
-    assert spec.measures == (MeasureSpec(name="loss"), MeasureSpec(name="accuracy"))
+    assert spec.reward == NamedSpec(name="loss")
+    assert spec.measures == (NamedSpec(name="loss"), NamedSpec(name="accuracy"))
     assert Spec.model_validate(spec.model_dump()) == spec
     with pytest.raises(ValidationError):
-        RewardSpec.model_validate({"name": "loss", "parametres": {}})
+        NamedSpec.model_validate({"name": "loss", "parametres": {}})
 
 
 @pytest.mark.parametrize(
@@ -146,22 +145,22 @@ def test_a_wrong_spec_is_one_clear_sentence(
     name: str, parameters: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        make_reward(RewardSpec(name=name, parameters=parameters))
+        make_reward(NamedSpec(name=name, parameters=parameters))
 
     assert "\n" not in str(caught.value)
 
 
 def test_measure_specs_are_checked_too() -> None:
     (coarse,) = make_measures(
-        [MeasureSpec(name="spatial-entropy", parameters={"bins": 8, "column": "coarse"})]
+        [NamedSpec(name="spatial-entropy", parameters={"bins": 8, "column": "coarse"})]
     )
     assert coarse.columns == ("coarse",)
     with pytest.raises(SpecError, match="both write the column 'loss'"):
         make_measures(["loss", "loss"])
     with pytest.raises(SpecError, match="did you mean 'bins'"):
-        make_measures([MeasureSpec(name="spatial-entropy", parameters={"bin": 8})])
+        make_measures([NamedSpec(name="spatial-entropy", parameters={"bin": 8})])
     with pytest.raises(SpecError, match="bins"):
-        make_measures([MeasureSpec(name="spatial-entropy", parameters={"bins": "many"})])
+        make_measures([NamedSpec(name="spatial-entropy", parameters={"bins": "many"})])
 
 
 def test_users_own_reward_from_a_file(tmp_path: Path) -> None:
@@ -179,13 +178,13 @@ def test_users_own_reward_from_a_file(tmp_path: Path) -> None:
         "ready = Mine(3.0)\n"
     )
 
-    reward = make_reward(RewardSpec(name=f"{file}:Mine", parameters={"weight": 2.0}))
+    reward = make_reward(NamedSpec(name=f"{file}:Mine", parameters={"weight": 2.0}))
 
     assert score(reward, CANDIDATE, DENSE) == pytest.approx(0.1)
     check_reward(reward, increases_with=["accuracy"], decreases_with=["loss"])
     assert score(make_reward(f"{file}:ready"), CANDIDATE, DENSE) == pytest.approx(-0.3)
     with pytest.raises(SpecError, match="takes no parameters"):
-        make_reward(RewardSpec(name=f"{file}:ready", parameters={"weight": 2.0}))
+        make_reward(NamedSpec(name=f"{file}:ready", parameters={"weight": 2.0}))
 
 
 class _Returns(Reward):
@@ -225,7 +224,7 @@ def test_score_refuses_what_was_not_recorded_and_what_failed() -> None:
     with pytest.raises(EvaluationError, match="no measure was recorded"):
         score(reward, Evaluation((1,)), DENSE)
     with pytest.raises(EvaluationError, match="needs the cost 'flops'"):
-        amc = make_reward(RewardSpec(name="amc-error-log-flops", parameters={"dense_flops": 9}))
+        amc = make_reward(NamedSpec(name="amc-error-log-flops", parameters={"dense_flops": 9}))
         score(amc, Evaluation((1,), {"accuracy": 0.5}, {"params": 0.5}), DENSE)
     with pytest.raises(EvaluationError, match="out of memory"):
         score(reward, Evaluation((1,), {"accuracy": 0.5}, error="out of memory"), DENSE)

@@ -13,6 +13,7 @@ from prunetune.envs.budgets import Budget
 from prunetune.envs.judge import Judge
 from prunetune.envs.problem import Problem
 from prunetune.errors import PluginError, SpecError, UnknownNameError
+from prunetune.rewards import NamedSpec
 from prunetune.rewards.evaluation.evaluation import Evaluation
 from prunetune.search.agents import BlackBoxAgent, check_agent, make_agent
 from prunetune.search.agents.optuna_based import CmaEsAgent, TpeAgent
@@ -21,7 +22,6 @@ from prunetune.search.agents.random_search import RandomAgent
 from prunetune.search.agents.scaling import rescale
 from prunetune.search.agents.sensitivity import SensitivityAgent
 from prunetune.search.agents.uniform import UniformAgent
-from prunetune.search.spec.reading import AgentSpec
 from prunetune.testing import check_agent as check_agent_conforms
 
 from ..envs import structures
@@ -191,15 +191,15 @@ def test_a_prime_number_of_evaluations_leaves_a_short_last_iteration() -> None:
 
 def test_names_and_parameters_are_checked_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
-        check_agent(AgentSpec(name="randon"))
+        check_agent(NamedSpec(name="randon"))
     with pytest.raises(SpecError, match="no parameter 'candidate'; did you mean 'candidates'"):
-        check_agent(AgentSpec(name="ppo-lagrangian", parameters={"candidate": 3}))
+        check_agent(NamedSpec(name="ppo-lagrangian", parameters={"candidate": 3}))
     with pytest.raises(SpecError, match="no parameter 'seed'"):
-        check_agent(AgentSpec(name="random", parameters={"seed": 3}))
+        check_agent(NamedSpec(name="random", parameters={"seed": 3}))
     own = tmp_path / "own.py"
     own.write_text("class NotAnAgent: ...\n")
     with pytest.raises(PluginError, match="must be a subclass"):
-        check_agent(AgentSpec(name=f"{own}:NotAnAgent"))
+        check_agent(NamedSpec(name=f"{own}:NotAnAgent"))
 
 
 def test_a_users_own_agent_is_built_from_its_file(tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_a_users_own_agent_is_built_from_its_file(tmp_path: Path) -> None:
         "from prunetune.search.agents.random_search import RandomAgent\n"
         "class Mine(RandomAgent):\n    name = 'mine'\n"
     )
-    spec = AgentSpec(name=f"{own}:Mine", parameters={"candidates": 5})
+    spec = NamedSpec(name=f"{own}:Mine", parameters={"candidates": 5})
     agent = make_agent(spec, _judge(), 0, 10)
     assert len(agent.iterate(10).candidates) == 5
     with pytest.raises(SpecError, match="cannot be built"):
-        make_agent(AgentSpec(name="random", parameters={"candidates": 0}), _judge(), 0, 10)
+        make_agent(NamedSpec(name="random", parameters={"candidates": 0}), _judge(), 0, 10)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from prunetune.search.run.checkpoints import (
-    TrialProgress,
+    TrialState,
     read_checkpoint,
     seal_checkpoint,
     whole_checkpoints,
@@ -18,14 +18,14 @@ def _checkpoint(folder: Path, iterations: int) -> Path:
     (folder / "agent").mkdir(parents=True)
     (folder / "agent" / "weights").write_bytes(bytes(range(200)))
     (folder / "state").write_bytes(b"state")
-    progress = TrialProgress(iterations, asked=8 * iterations, best={"reward": 0.5})
+    progress = TrialState(iterations, asked=8 * iterations, best={"reward": 0.5})
     seal_checkpoint(folder, progress)
     return folder
 
 
 def test_a_sealed_checkpoint_says_how_far_its_trial_had_come(tmp_path: Path) -> None:
     folder = _checkpoint(tmp_path / "checkpoint", 3)
-    assert read_checkpoint(folder) == TrialProgress(3, 24, {"reward": 0.5})
+    assert read_checkpoint(folder) == TrialState(3, 24, {"reward": 0.5})
     # What Tune adds of its own is not ours to judge.
     (folder / ".is_checkpoint").touch()
     assert read_checkpoint(folder) is not None

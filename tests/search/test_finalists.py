@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prunetune.envs.budgets import Budget
-from prunetune.rewards.registry import RewardSpec
+from prunetune.rewards import NamedSpec
 from prunetune.search.engine.deliveries import deliveries
 from prunetune.search.run.history import Asked, pick_finalists
-from prunetune.search.spec.model import AgentSpec
 from prunetune.search.spec.trials import TrialSpec
 
 CANDIDATES = st.builds(
@@ -46,9 +45,9 @@ def test_of_equal_rewards_the_first_one_asked_for_wins() -> None:
 def test_a_range_delivers_the_best_of_the_whole_search_for_every_limit() -> None:
     trial = TrialSpec(
         name="loss",
-        reward=RewardSpec(name="loss"),
+        reward=NamedSpec(name="loss"),
         budgets={"flops": ("20%", 0.6), "params": "1M"},
-        agent=AgentSpec(name="random"),
+        agent=NamedSpec(name="random"),
         seed=0,
     )
     wanted = deliveries(trial, [Budget("flops", 0.6, lowest=0.2), Budget("params", 0.4)])
@@ -70,9 +69,9 @@ def test_a_range_delivers_the_best_of_the_whole_search_for_every_limit() -> None
 def test_single_limits_deliver_one_network_under_the_name_of_the_search() -> None:
     trial = TrialSpec(
         name="loss",
-        reward=RewardSpec(name="loss"),
+        reward=NamedSpec(name="loss"),
         budgets={"flops": "60M"},
-        agent=AgentSpec(name="random"),
+        agent=NamedSpec(name="random"),
         seed=0,
     )
     (only,) = deliveries(trial, [Budget("flops", 0.5)])

@@ -16,12 +16,12 @@ from prunetune.envs.budgets import Budget
 from prunetune.envs.judge import Judge
 from prunetune.errors import SpecError
 from prunetune.models.costs.cost import MeasuredCost
+from prunetune.rewards import NamedSpec
 from prunetune.search.agents import Agent, make_agent
 from prunetune.search.engine import trial as trial_module
 from prunetune.search.engine.trial import SearchTrial, TrialPlan
-from prunetune.search.run.checkpoints import TrialProgress
+from prunetune.search.run.checkpoints import TrialState
 from prunetune.search.run.history import Asked, TrialHistory
-from prunetune.search.spec.model import AgentSpec
 
 from ..envs import structures
 
@@ -49,7 +49,7 @@ def trials() -> Iterator[Any]:
     """Builds trials, each with folders of its own, and ends them."""
     begun: list[SearchTrial] = []
 
-    def begin(folder: Path, agent: AgentSpec) -> SearchTrial:
+    def begin(folder: Path, agent: NamedSpec) -> SearchTrial:
         plan = TrialPlan(
             histories=folder / "histories",
             experiment=folder / "tune",
@@ -97,7 +97,7 @@ def _state(trial: SearchTrial) -> list[dict[str, Any]]:
 def test_a_restored_trial_goes_on_as_if_nothing_had_happened(
     trials: Any, tmp_path: Path, name: str, after: int
 ) -> None:
-    agent = AgentSpec(name=name, parameters={"candidates": 8})
+    agent = NamedSpec(name=name, parameters={"candidates": 8})
     whole = trials(tmp_path / "whole", agent)
     for _ in range(after):
         whole.step()
@@ -136,8 +136,8 @@ def test_a_trial_takes_up_its_past_where_its_history_ends(trials: Any, tmp_path:
         Asked(candidates[1], math.nan, {"flops": 0.3, "odd": 0.5}, False, 1),
     ]
     TrialHistory(tmp_path / "histories" / "trial").write(0, asked)
-    trial = trials(tmp_path, AgentSpec(name="random"))
-    trial._progress = TrialProgress(iterations=1, asked=2)
+    trial = trials(tmp_path, NamedSpec(name="random"))
+    trial._progress = TrialState(iterations=1, asked=2)
     trial._remember()
     past = trial._judge.past
     assert past.candidates.tolist() == [list(each) for each in candidates]
@@ -148,7 +148,7 @@ def test_a_trial_takes_up_its_past_where_its_history_ends(trials: Any, tmp_path:
 
 def test_the_default_agent_judges_once_what_it_asks_for() -> None:
     judge = _judge({"flops": 0.5})
-    agent = make_agent(AgentSpec(name="ppo-lagrangian"), judge, 0, 100)
+    agent = make_agent(NamedSpec(name="ppo-lagrangian"), judge, 0, 100)
     asked: list[list[int]] = []
     try:
         while (iteration := agent.iterate(100 - len(asked))).outcome is not None:
@@ -225,7 +225,7 @@ def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:
     plain = _judge({"flops": 0.6}).problem
     ranged = dataclasses.replace(plain, budgets=(Budget("flops", 0.6, lowest=0.2),))
     judge = Judge(ranged, structures.AnalyticEvaluator(STRUCTURE))
-    spec = AgentSpec(name="ppo-lagrangian", parameters={"candidates": 10, "start": "uniform"})
+    spec = NamedSpec(name="ppo-lagrangian", parameters={"candidates": 10, "start": "uniform"})
     agent = make_agent(spec, judge, 0, 60)
     try:
         iteration = agent.iterate(60)
@@ -239,7 +239,7 @@ def test_the_limits_of_a_range_take_turns_in_the_default_agent() -> None:
 @pytest.mark.slow
 def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:
     budgets = {"flops": 0.5, "params": 0.4}
-    spec = AgentSpec(name="amc", parameters={"candidates": 32})
+    spec = NamedSpec(name="amc", parameters={"candidates": 32})
     agent = make_agent(spec, _judge(budgets), 0, 384)
     iterations = [agent.iterate(384) for _ in range(12)]
     agent.stop()
@@ -255,4 +255,4 @@ def test_amc_keeps_two_budgets_by_the_shield_alone_and_learns() -> None:
 def test_amc_refuses_what_no_shield_can_hold() -> None:
     judge = _judge({"flops": 0.5, "odd": 0.5}, costs=(MeasuredCost("odd", 0.0),))
     with pytest.raises(SpecError, match="cannot hold odd: it is known only after an evaluation"):
-        make_agent(AgentSpec(name="amc"), judge, 0, 64)
+        make_agent(NamedSpec(name="amc"), judge, 0, 64)
