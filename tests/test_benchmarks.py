@@ -69,6 +69,7 @@ def smoke_run(
         ("rank_fidelity", "test after fine-tuning"),
         ("repair_accuracy", "recalibration"),
         ("reward_ranks", "before fine-tuning"),
+        ("startup", "an iteration outside of evaluations"),
     ],
 )
 def test_smoke_run_prints_a_table_and_a_line_of_json(
