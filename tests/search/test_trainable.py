@@ -183,7 +183,7 @@ def _asked(agent: Agent, evaluations: int) -> list[int]:
 def test_as_many_candidates_are_asked_for_as_was_said(name: str, evaluations: int) -> None:
     # Thirteen of an iteration leave a rest of each of these numbers.
     judge = _judge({"flops": 0.5})
-    agent = make_agent(AgentSpec(name=name, parameters={"candidates": 13}), judge, 0, evaluations)
+    agent = make_agent(NamedSpec(name=name, parameters={"candidates": 13}), judge, 0, evaluations)
     counts = _asked(agent, evaluations)
     assert sum(counts) == evaluations == len(judge.past.candidates)
     assert counts[-1] < 13
@@ -194,7 +194,7 @@ def test_the_rest_is_shared_by_the_limits_of_a_range(parameters: dict[str, Any])
     plain = _judge({"flops": 0.6}).problem
     ranged = dataclasses.replace(plain, budgets=(Budget("flops", 0.6, lowest=0.2),))
     judge = Judge(ranged, structures.AnalyticEvaluator(STRUCTURE))
-    spec = AgentSpec(name="ppo-lagrangian", parameters={"start": "uniform", **parameters})
+    spec = NamedSpec(name="ppo-lagrangian", parameters={"start": "uniform", **parameters})
     assert sum(_asked(make_agent(spec, judge, 0, 50), 50)) == 50
 
 
@@ -202,7 +202,7 @@ def test_the_rest_is_shared_by_the_limits_of_a_range(parameters: dict[str, Any])
 def test_a_search_that_is_restored_before_the_rest_asks_for_the_same(
     name: str, tmp_path: Path
 ) -> None:
-    spec = AgentSpec(name=name, parameters={"candidates": 10})
+    spec = NamedSpec(name=name, parameters={"candidates": 10})
     judge = _judge({"flops": 0.5})
     agent = make_agent(spec, judge, 0, 37)
     left = 37
