@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..._registry import NamedSpec
 from ...errors import MeasureError
 from ...models.progress import SILENT, Progress
 from ...models.task import PruningTask
-from ..registry import DEFAULT_MEASURES, MeasureSpec, make_measures
+from ..registry import DEFAULT_MEASURES, make_measures
 
 __all__ = ["applicable_measures"]
 
@@ -15,11 +16,11 @@ _IMAGES = 2
 
 
 def applicable_measures(
-    measures: Sequence[MeasureSpec],
+    measures: Sequence[NamedSpec],
     task: PruningTask,
     needed: Mapping[str, str],
     progress: Progress = SILENT,
-) -> tuple[MeasureSpec, ...]:
+) -> tuple[NamedSpec, ...]:
     """Leave out measures that nobody asked for and that find nothing in a network.
 
     Measures that a user listed are all kept.
