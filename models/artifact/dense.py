@@ -12,7 +12,7 @@ from ..._live import is_live, live_name, live_object
 from ...errors import NetworkError, PluginError
 from ..live import LiveTask, own_copy
 from ..zoo.build import build_blank_network, build_network, runs_own_code
-from ..zoo.permanent import make_permanent
+from ..zoo.permanent import has_computed_parameters, make_permanent
 from .description import NetworkName
 
 __all__ = ["Reader", "blank_dense", "dense_network"]
@@ -94,9 +94,10 @@ def blank_dense(named: NetworkName, reader: Reader) -> nn.Module | None:
     if reader.network is not None or is_live(model) or runs_own_code(model):
         return None
     try:
-        return build_blank_network(model, named.num_classes, named.shape)
+        network = build_blank_network(model, named.num_classes, named.shape)
     except NetworkError:
         return None
+    return None if has_computed_parameters(network) else network
 
 
 def _code(model: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import NetworkError, PruneTuneError
 from .loading import Artifact, load_artifact
-from .probes import difference, probe_images
+from .probes import TOLERANCE, difference, probe_images
 from .stale import SUFFIXES, export_mark
 
 __all__ = ["ExportFormat", "export_artifact"]
@@ -24,8 +24,6 @@ __all__ = ["ExportFormat", "export_artifact"]
 ExportFormat = Literal["onnx", "torch-export"]
 
 _INPUT, _OUTPUT = "images", "logits"
-# Sums in another order; a network that was exported wrongly is off by far more.
-_TOLERANCE = 1e-3
 _LONGEST_REASON = 300
 
 _Run = Callable[[Tensor], Tensor]
@@ -90,7 +88,7 @@ def export_artifact(
             + ("pip install onnxruntime, or " if _lacks_runtime(form) else "")
             + "try the other format."
         ) from broken
-    if not error <= _TOLERANCE:
+    if not error <= TOLERANCE:
         raise NetworkError(
             f"{path} was not written: its outputs would differ from the network's by {error:.2g} "
             "of the largest; try the other format."

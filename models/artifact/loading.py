@@ -15,13 +15,10 @@ from .description import Claims, Description, check_bounds, read_description
 from .files import read_content
 from .first_format import traced_channels
 from .forms import with_replaced
-from .probes import difference, probe_images, run
+from .probes import TOLERANCE, difference, probe_images, run
 from .rebuilding import as_kept, rebuild, slimmed
 
 __all__ = ["Artifact", "load_artifact", "read_artifact"]
-
-# Between processors sums differ by some millionths; another network is off by far more.
-_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +98,7 @@ def _check_outputs(network: nn.Module, description: Description, folder: Path) -
         error = difference(run(network, images, named.num_classes), expected)
     except NetworkError as broken:
         raise NetworkError(f"The artifact {folder} cannot be rebuilt. {broken}") from broken
-    if not error <= _TOLERANCE:
+    if not error <= TOLERANCE:
         raise NetworkError(
             f"The network of {folder} gives other outputs than the one that was written (they "
             f"differ by {error:.2g} of the largest); give the code and the packages that built it."

@@ -27,13 +27,11 @@ from .description import FORMAT
 from .files import DESCRIPTION, WEIGHTS, content_digest, file_digest, written
 from .forms import replaced_layers
 from .loading import read_artifact
-from .probes import difference, numbers, probe_images, run
+from .probes import TOLERANCE, difference, numbers, probe_images, run
 from .stale import stale_exports
 
 __all__ = ["Pruning", "count_params", "save_artifact"]
 
-# Read back in the same process, sums may only differ by how numbers lie in memory.
-_TOLERANCE = 1e-4
 _PARTIAL = ".partial-"
 
 
@@ -97,7 +95,7 @@ def save_artifact(
     """
     probes = probe_images(pruning.input_shape)
     outputs = run(network, probes, pruning.num_classes)
-    if difference(run(network, probes, pruning.num_classes), outputs) > _TOLERANCE:
+    if difference(run(network, probes, pruning.num_classes), outputs) > TOLERANCE:
         raise NetworkError(
             f"{folder} is not written: the network gives other outputs each time it is run on the "
             "same images; take what is random out of its evaluation."
@@ -197,7 +195,7 @@ def _check(
         raise NetworkError(
             f"{folder} is not written, because it could not be read again. {broken}"
         ) from broken
-    if not error <= _TOLERANCE:
+    if not error <= TOLERANCE:
         raise NetworkError(
             f"{folder} is not written, because what is read again gives other outputs than the "
             f"network that was measured (they differ by {error:.2g} of the largest); keep all that "
