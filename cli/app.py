@@ -287,7 +287,7 @@ def list_names(
 
     Example: prunetune list methods --verbose
     """
-    from .._registry import pick
+    from .._nearest import pick
     from ..search.spec.methods import describe_methods
     from ..search.spec.names import REGISTRIES, registry
 

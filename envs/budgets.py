@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._registry import pick
+from .._nearest import pick
 from ..errors import BudgetError
 from ..models.costs.cost import Cost
 from ..models.space import SearchSpace

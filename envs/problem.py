@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .._registry import pick
+from .._nearest import pick
 from ..errors import EvaluationError
 from ..models.costs.cost import Cost
 from ..models.space import SearchSpace

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, fx, nn
 
 from .._live import is_live
-from .._registry import is_reference
+from .._references import is_reference
 from .._sources import source_digests
 from .weights import hash_weights
 

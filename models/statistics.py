@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._registry import NamedSpec, is_reference
+from .._references import is_reference
+from .._registry import NamedSpec
 from ..errors import WeightsError
 from .cache import cache_folder, cache_key
 from .calls import norms_after

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .._live import is_live
-from .._registry import is_reference, resolve
+from .._references import is_reference, resolve
 from .._sources import source_digests
 from ..errors import DataError, WeightsError
 from .cache import cache_folder, cache_key

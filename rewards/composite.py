@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping
 
-from .._registry import pick
+from .._nearest import pick
 from ..errors import SpecError
 from .evaluation.evaluation import Evaluation
 from .reward import Reward

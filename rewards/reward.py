@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from .._registry import nearest
+from .._nearest import nearest
 from ..errors import EvaluationError
 from .evaluation.evaluation import Evaluation
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .._registry import pick
+from .._nearest import pick
 from .evaluation.evaluation import Evaluation
 from .reward import Reward
 from .single import SINGLE_REWARDS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from prunetune._registry import resolve
+from prunetune._references import resolve
 from prunetune.search.spec.reading import load_spec
 
 from .commands import invoke

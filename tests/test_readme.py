@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from prunetune._registry import resolve
+from prunetune._references import resolve
 from prunetune.search.spec.reading import load_spec
 from prunetune.testing import check_reward
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from prunetune._live import source_digest
-from prunetune._registry import imported_anew, resolve
+from prunetune._references import imported_anew, resolve
 from prunetune._sources import imported_files, source_digests
 from prunetune.errors import PluginError
 

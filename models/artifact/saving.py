@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..._live import is_live
-from ..._registry import imported_anew
+from ..._references import imported_anew
 from ...errors import NetworkError, PluginError, PruneTuneError, WeightsError
 from ..calls import count_flops
 from ..reductions.channels import KeptChannels

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..._compat import is_batchnorm
 from ..._live import is_live
-from ..._registry import resolve
+from ..._references import resolve
 from ..._sources import source_digests
 from ...errors import EvaluationError, PluginError
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ..._registry import Registry, is_reference
+from ..._references import is_reference
+from ..._registry import Registry
 from ..groups import ChannelGroups
 from ..progress import SILENT, Progress
 from ..task import PruningTask

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._registry import Registry, is_reference, resolve
+from ..._references import is_reference, resolve
+from ..._registry import Registry
 from ...errors import DataError
 from .folder import FolderImages, class_folders, split_folders
 from .known import NORMALISATION, digits_images, torchvision_images

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..._registry import is_reference
+from ..._references import is_reference
 
 __all__ = ["DataSpec"]
 

@@ -12,7 +12,9 @@ import torch
 import torchvision
 from torch import nn
 
-from ..._registry import Registry, is_reference, pick, resolve
+from ..._nearest import pick
+from ..._references import is_reference, resolve
+from ..._registry import Registry
 from ...errors import NetworkError, PruneTuneError
 from .adapt import adapt_input_channels, own_activations
 from .digits import digits_net

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._live import is_live, live_name, live_references
-from ..._registry import resolve
+from ..._references import resolve
 from ...errors import PluginError, RunFolderError
 from ...models.progress import Progress
 from ..run.folder import RunFolder

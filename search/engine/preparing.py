@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..._live import LiveObjects, is_live, live_references
-from ..._registry import resolve
+from ..._references import resolve
 from ...envs.budgets import parse_budgets
 from ...envs.observation import group_features
 from ...envs.problem import Problem

@@ -14,7 +14,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from ..._live import LiveObjects
-from ..._registry import user_modules
+from ..._references import user_modules
 from ...cluster.resources import EvaluatorResources, capacity
 from ...envs.problem import Problem
 from ...models.progress import SILENT, Progress

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from ..._registry import only_ours
+from ..._references import only_ours
 from ...errors import EvaluationError, PluginError, PruneTuneError
 from ...models.space import Candidate
 from ...rewards import Evaluation, NamedSpec, Reward, make_reward, score

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..._registry import is_reference
+from ..._references import is_reference
 from ..run.summary import Best
 from .drawing import (
     line_styles,

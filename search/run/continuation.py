@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ... import __version__
 from ..._live import is_live
-from ..._registry import is_reference
+from ..._references import is_reference
 from ..._sources import source_digests
 from ...errors import RunFolderError
 from ...models.identity import TaskIdentity, changed_files

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..._registry import is_reference
+from ..._references import is_reference
 from ...errors import RunFolderError
 from ...models.cache import cache_folder
 from .files import write_durably

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..._registry import nearest
+from ..._nearest import nearest
 from ...errors import SpecError
 
 __all__ = ["METHODS", "Method", "describe_methods", "with_method"]

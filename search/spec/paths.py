@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..._registry import is_reference
+from ..._references import is_reference
 
 __all__ = ["anchor_paths", "folder_stem", "map_paths"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..._registry import nearest
+from ..._nearest import nearest
 from ...errors import SpecError
 from .methods import with_method
 from .model import BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec

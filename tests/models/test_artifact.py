@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from prunetune._registry import resolve
+from prunetune._references import resolve
 from prunetune.errors import NetworkError, PruneTuneError
 from prunetune.models import (
     build_network,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetune._registry import imported_anew
+from prunetune._references import imported_anew
 from prunetune.models import PruningTask, SilentProgress, TaskSpec, load_task, save_weights
 from prunetune.models.identity import hash_graph, outputs_difference
 from torch import nn

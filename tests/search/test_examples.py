@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunetune._registry import resolve
+from prunetune._references import resolve
 from prunetune.search.engine.entry import run_search
 from prunetune.search.run.history import TrialHistory
 from prunetune.search.spec.reading import load_spec

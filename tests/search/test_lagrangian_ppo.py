@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from prunetune._registry import resolve
+from prunetune._references import resolve
 from prunetune.search.lagrangian import LagrangianPPO, LagrangianPPOConfig
 from pytest import approx
 from ray.tune.registry import register_env

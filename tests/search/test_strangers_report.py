@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prunetune._registry import only_ours
+from prunetune._references import only_ours
 from prunetune.errors import PluginError, RunFolderError
 from prunetune.rewards import make_reward
 from prunetune.search.report import load_results, print_results, write_report
