@@ -54,10 +54,13 @@ def run(network: nn.Module, images: Tensor, classes: int) -> Tensor:
         NetworkError: If it cannot run on them, or its outputs are not finite logits.
     """
     training = network.training
+    precision = torch.get_float32_matmul_precision()
     first = next(network.parameters(), images)
     network.eval()
     try:
-        with torch.inference_mode():
+        # Whatever the caller's session computes with: these are compared with full precision.
+        torch.set_float32_matmul_precision("highest")
+        with torch.inference_mode(), torch.autocast(first.device.type, enabled=False):
             outputs = torch.cat(
                 [network(pair.to(first.device)).cpu() for pair in images.split(_IMAGES)]
             )
@@ -68,6 +71,7 @@ def run(network: nn.Module, images: Tensor, classes: int) -> Tensor:
             f"{type(error).__name__}: {reason}."
         ) from error
     finally:
+        torch.set_float32_matmul_precision(precision)
         network.train(training)
     if tuple(outputs.shape) != (len(images), classes):
         raise NetworkError(

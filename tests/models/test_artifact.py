@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,16 @@ def test_reloaded_network_gives_the_same_outputs_without_pickle(
     ]
 
 
-@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_a_network_reloads_where_gradients_are_off(
-    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
+@pytest.mark.parametrize(
+    "mode", [torch.inference_mode, torch.no_grad, partial(torch.autocast, "cpu")]
+)
+def test_a_network_reloads_whatever_a_session_computes_with(
+    folder: Path, mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    saved = write(tmp_path)
+    saved = load_artifact(folder).network
     images = torch.randn(5, *SHAPE)
     with mode():
-        artifact = load_artifact(tmp_path)
+        artifact = load_artifact(folder)
         assert torch.equal(artifact.network(images), saved(images))
     assert all(each.requires_grad for each in artifact.network.parameters())
 
