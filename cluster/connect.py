@@ -75,7 +75,7 @@ class Cluster:
 
 
 def available_cpus() -> int:
-    """CPUs this process may use, at least 1 (respects CPU affinity and container limits)."""
+    """Count the CPUs that this process may use, at least 1; affinity and containers limit them."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -199,7 +199,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _whole_story(error: BaseException | None) -> str:
-    """What an error says, and what those say that it came from."""
+    """Return what an error says, and what the errors say that it came from."""
     said = []
     while error is not None:
         said.append(f"{type(error).__name__} {error}")

@@ -1,4 +1,4 @@
-"""The pool's coordinator: which candidate is evaluated where, and that each is only once.
+"""The pool's coordinator decides where each candidate is evaluated, and that it happens once.
 
 A candidate goes through: asked -> (recorded? answered) -> queued -> sent to a worker -> recorded
 -> answered. Whoever asks for a candidate on its way waits for the same answer.
@@ -126,7 +126,7 @@ class Coordinator:
         return [a.result() if isinstance(a, asyncio.Future) else a for a in answers]
 
     async def dense(self) -> Evaluation:
-        """The dense network's evaluation; waits for the first worker.
+        """Return the dense network's evaluation; waits for the first worker.
 
         Raises:
             PruneTuneError: If no worker can be had or built.
@@ -139,7 +139,7 @@ class Coordinator:
         return self._dense
 
     async def stats(self) -> PoolStats:
-        """Counts since this coordinator started."""
+        """Return the counts since this coordinator started."""
         counters = self._counters
         seconds = time.monotonic() - (counters.first_request or time.monotonic())
         return PoolStats(
@@ -153,11 +153,11 @@ class Coordinator:
         )
 
     async def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are ready."""
+        """Return the process ids of the workers that are ready."""
         return [lane.pid for lane in self._lanes if lane.state == "ready"]
 
     async def stop(self) -> None:
-        """End all workers; candidates on their way are dropped, recorded ones stay."""
+        """End all workers. Candidates on their way are dropped; recorded ones stay."""
         self._fail(ClusterError("The evaluator pool was stopped."))
         while self._jobs:  # what was evaluated is still recorded
             await asyncio.sleep(0.01)
@@ -193,7 +193,7 @@ class Coordinator:
         self._queue.put_nowait((-job.tries, next(self._serial), job))
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
-        """A candidate has its evaluation; it is answered once that is recorded."""
+        """Take the evaluation of a candidate, which is answered once that is recorded."""
         self._finished.append((job, evaluation))
         self._anything_finished.set()
 
@@ -277,12 +277,12 @@ class Coordinator:
             lane.start()
 
     def built(self, dense: Evaluation) -> None:
-        """A worker is ready."""
+        """Count a worker that is ready."""
         self._dense = self._dense or dense
         self._ready.set()
 
     def unbuildable(self, error: PruneTuneError) -> None:
-        """A worker cannot build its evaluator."""
+        """Give up, because a worker cannot build its evaluator."""
         # Once a worker was built the task is good, and a failure is one node's own trouble.
         if self._dense is None:
             self._fail(error)

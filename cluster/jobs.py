@@ -81,11 +81,11 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will not go on."""
+        """Say whether it has ended for good."""
         return self.status in _ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
@@ -151,7 +151,7 @@ class Jobs:
         return self.find(name), False
 
     def find(self, name: str) -> Job:
-        """A job by its name, or the latest job of a run by the run's name or folder.
+        """Find a job by its name, or the latest job of a run by the run's name or folder.
 
         Raises:
             ClusterError: If there is none.
@@ -173,7 +173,7 @@ class Jobs:
         return max(found, key=_attempt)
 
     def logs(self, job: Job) -> str:
-        """Everything that a job printed so far."""
+        """Return everything that a job has printed so far."""
         return str(self._call(self._client.get_job_logs, job.name))
 
     def follow(self, job: Job, show: Callable[[str], None]) -> Job:
@@ -181,7 +181,7 @@ class Jobs:
 
         Args:
             job: The job.
-            show: Gets the text, in parts.
+            show: Receives the text, in parts.
 
         Returns:
             The job when it has ended.
@@ -196,7 +196,7 @@ class Jobs:
         return self._wait(job)
 
     def stop(self, job: Job) -> Job:
-        """Ask a job to end as Ctrl-C does, and wait until it has; of one that has ended, nothing.
+        """Ask a job to end as Ctrl-C does, and wait until it has. One that has ended stays.
 
         Raises:
             ClusterError: If it does not end.
@@ -218,7 +218,7 @@ class Jobs:
         )
 
     def _all(self) -> list[Job]:
-        """Our jobs, the oldest first."""
+        """Return our jobs, the oldest first."""
         found = []
         for details in self._call(self._client.list_jobs):
             metadata = details.metadata or {}
@@ -306,7 +306,7 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _only_address(address: str) -> Iterator[None]:
-    """Ray prefers what its variables say to the address that it is given."""
+    """Hide Ray's variables, which it would prefer to the address that it is given."""
     before = os.environ.get(ADDRESS_VARIABLE)
     os.environ[ADDRESS_VARIABLE] = address
     try:

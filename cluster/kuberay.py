@@ -1,4 +1,4 @@
-"""A run as a KubeRay ``RayJob``: a cluster that starts for the run and goes away after it."""
+"""A run becomes a KubeRay ``RayJob``: its cluster starts for the run and goes away after it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rayjob_manifest(
     paths: list[ShippedPath],
     texts: Mapping[str, str],
 ) -> str:
-    """The YAML of a ConfigMap with the files and of a RayJob of the operator's version ray.io/v1.
+    """Write the YAML of a ConfigMap with the files, and of a RayJob of the operator's ray.io/v1.
 
     Args:
         run: Name of the run.
@@ -138,7 +138,7 @@ def _mount(claim: str) -> str:
 
 
 def _name(run: str) -> str:
-    """The run's name as Kubernetes takes it; its digest at the end stays."""
+    """Return the run's name as Kubernetes accepts it; its digest at the end stays."""
     return re.sub(r"[^a-z0-9]+", "-", run.lower())[-_NAME_LENGTH:].strip("-")
 
 

@@ -40,19 +40,19 @@ class Job:
 
 
 class LaneOwner(Protocol):
-    """Who is told what happens in a lane."""
+    """Receives what happens in a lane."""
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
-        """A candidate has its evaluation."""
+        """Receives the evaluation of a candidate."""
 
     def lost(self, jobs: Sequence[Job], reason: str) -> None:
-        """A worker died; its unfinished candidates in the order they were sent."""
+        """Receives the unfinished candidates of a worker that died, in the order they were sent."""
 
     def built(self, dense: Evaluation) -> None:
-        """A worker is ready."""
+        """Learns that a worker is ready."""
 
     def unbuildable(self, error: PruneTuneError) -> None:
-        """A worker cannot build its evaluator."""
+        """Learns that a worker cannot build its evaluator."""
 
 
 class Lane:
@@ -62,7 +62,7 @@ class Lane:
         factory: Reference of the pickled evaluator factory.
         resources: What the process occupies.
         queue: Shared by all lanes; (rank, serial number, job), lowest first.
-        owner: Told what happens here.
+        owner: Receives what happens here.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Lane:
         return built
 
     async def _serve(self, worker: Any) -> str:
-        """Feed the process until it dies; returns the reason."""
+        """Feed the process until it dies, and return the reason."""
         tasks = [asyncio.create_task(self._feed(worker)) for _ in range(DEPTH)]
         tasks.append(asyncio.create_task(self._watch(worker)))
         try:

@@ -48,7 +48,7 @@ class Mirror:
         self._thread: threading.Thread | None = None
 
     def exists(self) -> bool:
-        """Whether there is anything at the URI."""
+        """Say whether there is anything at the URI."""
         try:
             kind = self._filesystem.get_file_info(self._remote).type
         except (pa.ArrowException, OSError) as error:
@@ -56,7 +56,7 @@ class Mirror:
         return bool(kind != pyarrow.fs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """Names of the folders right below the URI.
+        """Return the names of the folders right below the URI.
 
         Raises:
             ClusterError: If it cannot be read.
@@ -69,7 +69,7 @@ class Mirror:
         return [e.base_name for e in entries if e.type == pyarrow.fs.FileType.Directory]
 
     def fetch(self) -> None:
-        """Bring to this machine what is newer at the URI; what is only here stays.
+        """Bring to this machine what is newer at the URI. What is only here stays.
 
         Raises:
             ClusterError: If it cannot be read.
@@ -130,7 +130,7 @@ class Mirror:
                 continue
 
     def _files(self) -> list[tuple[str, _Version]]:
-        """Relative name and version of every file that is complete."""
+        """Return the relative name and the version of every file that is complete."""
         found = []
         for folder, inner, names in os.walk(self.local):
             inner[:] = [name for name in inner if not name.startswith(".")]

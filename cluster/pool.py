@@ -74,7 +74,7 @@ class PoolClient:
         return answers
 
     def dense(self) -> Evaluation:
-        """The dense network's evaluation; waits for the first worker.
+        """Return the dense network's evaluation; waits for the first worker.
 
         Raises:
             PruneTuneError: If no worker can be had or built.
@@ -83,7 +83,7 @@ class PoolClient:
         return evaluation
 
     def stats(self) -> PoolStats:
-        """Counts since the pool started.
+        """Return the counts since the pool started.
 
         Raises:
             ClusterError: If the pool is gone.
@@ -194,7 +194,7 @@ class EvaluatorPool:
         return pool
 
     def client(self) -> PoolClient:
-        """A client of this pool; it pickles."""
+        """Return a client of this pool, which can be pickled."""
         return self._client
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
@@ -210,14 +210,14 @@ class EvaluatorPool:
         return self._client.stats()
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are ready, each on its own node."""
+        """Return the process ids of the workers that are ready, each on its own node."""
         import ray
 
         pids: list[int] = ray.get(self._coordinator.worker_pids.remote())
         return pids
 
     def stop(self) -> None:
-        """End the workers and the coordinator; recorded evaluations stay."""
+        """End the workers and the coordinator. Recorded evaluations stay."""
         import ray
 
         try:

@@ -28,7 +28,7 @@ class EvaluatorResources:
     gpus: float = 0.0
 
     def fitting(self, node: Mapping[str, float]) -> int:
-        """How many evaluators fit on a node with these total resources."""
+        """Count the evaluators that fit on a node with these total resources."""
         fits = node.get("CPU", 0.0) / self.cpus
         if self.gpus:
             gpus = node.get("GPU", 0.0)
@@ -41,7 +41,7 @@ class EvaluatorResources:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables of its process, for libraries that read them when imported."""
+        """Return the variables of its process, for libraries that read them when imported."""
         # One thread in each of several processes beats several in one for networks of this size.
         threads = str(max(1, int(self.cpus)))
         return {
@@ -56,7 +56,7 @@ class EvaluatorResources:
 
 
 def living_nodes() -> list[dict[str, float]]:
-    """Total resources of each living node of the connected cluster."""
+    """Return the total resources of each living node of the connected cluster."""
     import ray
 
     nodes: Iterable[Mapping[str, Any]] = ray.nodes()
@@ -64,7 +64,7 @@ def living_nodes() -> list[dict[str, float]]:
 
 
 def capacity(resources: EvaluatorResources) -> int:
-    """How many evaluators the connected cluster has room for when it is otherwise idle."""
+    """Count the evaluators that the connected cluster has room for when it is otherwise idle."""
     return sum(resources.fitting(node) for node in living_nodes())
 
 

@@ -57,7 +57,7 @@ class ShippedPath:
                     yield f"{self.name}/{path.relative_to(self.source).as_posix()}", path
 
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(path.stat().st_size for _, path in self.files())
 
 
@@ -81,7 +81,7 @@ def check_size(paths: list[ShippedPath]) -> None:
 
 
 def fingerprint(paths: list[ShippedPath]) -> str:
-    """SHA-256 of all names and contents."""
+    """Return the SHA-256 of all names and contents."""
     digest = hashlib.sha256()
     for name, source in sorted(_all_files(paths).items()):
         digest.update(f"{name}\0{source.stat().st_size}\0".encode())

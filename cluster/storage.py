@@ -21,18 +21,18 @@ _ADVICE = "choose a folder that every node mounts at the same path, or a URI suc
 
 
 def is_uri(storage: str) -> bool:
-    """Whether ``storage`` is a URI rather than a path."""
+    """Say whether ``storage`` is a URI rather than a path."""
     return "://" in storage
 
 
 def below(storage: str, name: str) -> str:
-    """A path or URI below another; the options of a URI (``?endpoint_override=...``) stay last."""
+    """Join a path or URI and a name; options of a URI (``?endpoint_override=...``) stay last."""
     base, mark, options = storage.partition("?") if is_uri(storage) else (storage, "", "")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 def open_storage(storage: str) -> tuple[Any, str]:
-    """The file system of a path or URI, resolved as Ray Tune resolves its ``storage_path``.
+    """Open the file system of a path or URI, as Ray Tune does with its ``storage_path``.
 
     Args:
         storage: A path, or a URI that pyarrow knows (``file``, ``s3``, ``gs``, ``hdfs``, ``abfs``).
@@ -67,7 +67,7 @@ class _Probe:
     folder: str
 
     def write(self, name: str) -> str | None:
-        """Write a file; why that failed, or ``None``."""
+        """Write a file, and return why that failed, or ``None``."""
         try:
             filesystem, path = open_storage(self.storage)
             filesystem.create_dir(f"{path}/{self.folder}", recursive=True)
@@ -78,7 +78,7 @@ class _Probe:
         return None
 
     def sees(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Say whether a file is there."""
         try:
             filesystem, path = open_storage(self.storage)
             with filesystem.open_input_stream(f"{path}/{self.folder}/{name}") as file:
@@ -87,7 +87,7 @@ class _Probe:
             return False
 
     def remove(self) -> None:
-        """Leave nothing behind where that is possible."""
+        """Remove the files, where that is possible."""
         try:
             filesystem, path = open_storage(self.storage)
             filesystem.delete_dir(f"{path}/{self.folder}")
@@ -180,7 +180,7 @@ def _ask_nodes(probe: _Probe, nodes: dict[str, str]) -> dict[str, tuple[bool, st
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of a message, without pyarrow's repetition of the path."""
+    """Return the first line of a message, without pyarrow's repetition of the path."""
     strerror = getattr(error, "strerror", None)
     text = strerror or str(error) or type(error).__name__
     return str(text).strip().splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""What the pool needs of the place where evaluations are kept."""
+"""What the pool expects of the place that keeps evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EvaluationStore(Protocol):
     """
 
     def get(self, candidate: tuple[int, ...]) -> Evaluation | None:
-        """The evaluation of a candidate, or ``None`` if there is none yet; fast (no disk)."""
+        """Return the evaluation of a candidate from memory, or ``None`` if there is none yet."""
 
     def append(self, evaluations: Sequence[Evaluation]) -> None:
-        """Keep evaluations; they are durable (survive a power cut) when this returns."""
+        """Keep evaluations. They survive a power cut when this returns."""

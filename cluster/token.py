@@ -15,7 +15,7 @@ _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 def find_token() -> str | None:
-    """The token where Ray looks for it, or ``None``.
+    """Return the token that Ray finds, or ``None``.
 
     In this order: the variable ``RAY_AUTH_TOKEN``, the file that ``RAY_AUTH_TOKEN_PATH`` names, and
     ``~/.ray/auth_token``.
@@ -57,7 +57,7 @@ def send_token() -> None:
 
 
 def token_advice(address: str) -> str:
-    """What to do about a cluster that asks for a token, or for another one."""
+    """Say what to do about a cluster that asks for a token, or for another one."""
     known = "does not accept the token of this machine" if find_token() else "asks for a token"
     return (
         f"The Ray cluster at {address!r} {known}: copy the file ~/.ray/auth_token of its head node "

@@ -1,4 +1,4 @@
-"""The evaluator process: holds one task, evaluates one candidate after the other."""
+"""The evaluator process holds one task and evaluates one candidate after the other."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class EvaluatorWorker:
         self._evaluator: Evaluator | None = None
 
     def ping(self) -> int:
-        """Process id; answers as soon as the process has its resources and is idle."""
+        """Return the process id, as soon as the process has its resources and is idle."""
         return os.getpid()
 
     def build(self, factory: EvaluatorFactory) -> Built:
-        """Build the evaluator. Never raises: the caller has to tell a bad task from a death."""
+        """Build the evaluator. It never raises: the caller has to tell a bad task from a death."""
         try:
             self._evaluator = factory()
             return Built(self._evaluator.dense, None)
@@ -73,6 +73,6 @@ class EvaluatorWorker:
             return Built(None, EvaluationError(f"The evaluator cannot be built: {sentence(error)}"))
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
-        """Evaluate one candidate; whatever it raises is recorded, not thrown."""
+        """Evaluate one candidate. Whatever it raises is recorded and not raised."""
         assert self._evaluator is not None
         return evaluate_safely(self._evaluator, candidate)

@@ -104,7 +104,7 @@ def build_blank_network(
 
 
 def runs_own_code(reference: str) -> bool:
-    """Whether building a network by this name imports a file or module of the user's own."""
+    """Say whether building a network by this name imports a file or module of the user's own."""
     return is_reference(reference) and not reference.startswith((_TORCHVISION, _TIMM))
 
 
@@ -174,7 +174,7 @@ def _from_timm(reference: str, num_classes: int, input_shape: tuple[int, int, in
 
 
 def _timm_name(reference: str) -> str:
-    """One of timm's own names: others of its forms would fetch a network from somewhere."""
+    """Check one of timm's own names; other forms would fetch a network from somewhere."""
     if importlib.util.find_spec("timm") is None:
         raise NetworkError(f"The model {reference!r} needs one more package: pip install timm.")
     import timm

@@ -1,4 +1,4 @@
-"""Whether a network fits its data, asked before anything expensive begins."""
+"""A network is run once on its data before anything expensive begins."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _OldForms = WeightNorm | SpectralNorm | prune.BasePruningMethod
 
 
 def has_computed_parameters(network: nn.Module) -> bool:
-    """Whether any layer computes a parameter from others: weight norm, spectral norm, masks."""
+    """Say whether a layer computes a parameter from others: weight norm, spectral norm, masks."""
     return any(True for module in network.modules() for _ in _kinds(module))
 
 
@@ -66,7 +66,7 @@ def _end_parametrizations(module: nn.Module) -> None:
 
 
 def _old_forms(module: nn.Module) -> list[tuple[int, _OldForms]]:
-    """The hooks that compute a parameter before a layer runs, with their keys."""
+    """Find the hooks that compute a parameter before a layer runs, with their keys."""
     return [
         (key, hook)
         for key, hook in module._forward_pre_hooks.items()

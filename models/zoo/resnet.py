@@ -104,14 +104,14 @@ def resnet18(num_classes: int, input_shape: tuple[int, int, int]) -> ResNet:
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option B of He et al. 2015: a strided 1x1 convolution with BatchNorm."""
+    """Build option B of He et al. 2015: a strided 1x1 convolution with BatchNorm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
     )
 
 
 def _initialise(network: nn.Module) -> None:
-    """He et al. 2015b initialisation of the convolutions."""
+    """Initialise the convolutions as He et al. 2015b do."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

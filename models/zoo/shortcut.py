@@ -55,13 +55,13 @@ class PadShortcut(nn.Module):
         return padded[:, torch.tensor(source, device=x.device)]
 
     def extra_repr(self) -> str:
-        """Sizes, for ``print(network)``."""
+        """Return the sizes for ``print(network)``."""
         kept = sum(channel >= 0 for channel in self.source)
         return f"copied={kept}, out_channels={len(self.source)}, stride={self.stride}"
 
 
 def _padding(source: Sequence[int], in_channels: int) -> tuple[int, int] | None:
-    """Zeros (before, after) when ``source`` copies every input channel once and in order."""
+    """Count zeros before and after, if ``source`` copies each input channel once and in order."""
     copied = [channel for channel in source if channel >= 0]
     if not copied or copied != list(range(in_channels)):
         return None

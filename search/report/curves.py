@@ -13,7 +13,7 @@ __all__ = ["multipliers_over_iterations", "policies_over_iterations"]
 
 
 def multipliers_over_iterations(results: Results) -> Figure | None:
-    """Lagrange multipliers of every trial that has some."""
+    """Draw the Lagrange multipliers of every trial that has some."""
     trials = [b for b in searched(results.bests) if results.multipliers.get(b.search_name)]
     if not trials:
         return None
@@ -36,7 +36,7 @@ def multipliers_over_iterations(results: Results) -> Figure | None:
 
 
 def policies_over_iterations(results: Results) -> Figure | None:
-    """Mean reward of the candidates that a policy sampled, and the policy's entropy.
+    """Draw the mean reward of the candidates that a policy sampled, and its entropy.
 
     Returns:
         Two panels, or ``None`` when no agent has a policy.

@@ -55,7 +55,7 @@ _STYLE: Any = {
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The file's content; the same for the same figure."""
+    """Return the content of the picture's file, which is the same for the same figure."""
     for text in figure.findobj(Text):
         text.set_text(_label(text.get_text()))
     sink = io.BytesIO()
@@ -68,18 +68,18 @@ def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def _label(text: str) -> str:
-    """Text for a picture, of which an endless one would leave nothing but itself."""
+    """Shorten a text for a picture, because an endless one would leave room for nothing else."""
     shown = visible(text)
     return shown if len(shown) <= _LONGEST_LABEL else f"{shown[: _LONGEST_LABEL - 1]}…"
 
 
 def style() -> AbstractContextManager[None]:
-    """How pictures look; to be entered around drawing and rendering them."""
+    """Set how pictures look; enter it around drawing and rendering them."""
     return matplotlib.rc_context(_STYLE)
 
 
 def make_figure(panels: int, height: float, shared: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with so many panels, of a height in inches each, and the panels."""
+    """Make a figure with so many panels, of a height in inches each; returns it and the panels."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
     width = 7.2 if panels == 1 else 4.0 * columns
@@ -92,7 +92,7 @@ def make_figure(panels: int, height: float, shared: bool = True) -> tuple[Figure
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend for all panels, below them, where it hides nothing."""
+    """Put one legend for all panels below them, where it hides nothing."""
     entries: dict[str, Any] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
@@ -106,24 +106,24 @@ def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def series_name(best: Best, results: Results) -> str:
-    """What a line stands for: its reward, and its agent where there are several."""
+    """Say what a line stands for: its reward, and its agent where there are several."""
     several = len({other.agent for other in results.bests}) > 1
     return f"{best.reward}, {best.agent}" if several else best.reward
 
 
 def searched(bests: Sequence[Best]) -> list[Best]:
-    """One best of every search, of which one with ranges of budgets has several."""
+    """Keep one best of every search; a search with ranges of budgets has several."""
     return list({best.search_name: best for best in reversed(bests)}.values())[::-1]
 
 
 def search_name(best: Best, results: Results) -> str:
-    """What a line of a whole search stands for."""
+    """Say what a line of a whole search stands for."""
     budgets = "all budgets" if best.limits else budget_text(best.budget)
     return f"{series_name(best, results)}, {budgets}"
 
 
 def line_styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and dash by label, the same for all figures with the same labels."""
+    """Choose colour, marker and dash by label, the same for all figures with the same labels."""
     return {
         label: (
             _COLOURS[index % len(_COLOURS)],

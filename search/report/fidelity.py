@@ -1,4 +1,4 @@
-"""Reward fidelity: does what a search maximises rank candidates as fine-tuning does?"""
+"""Reward fidelity says whether what a search maximises ranks candidates as fine-tuning does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Fidelity:
 
 
 def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
-    """Every reward of the run, then those of ours on one recorded measure.
+    """Judge every reward of the run, then those of ours on one recorded measure.
 
     An evaluation does not depend on the reward, so the record tells what each reward says about
     each candidate, whoever asked for it. A reward of the user's own is not run for a report, which
@@ -74,7 +74,7 @@ def reward_fidelities(results: Results) -> tuple[Fidelity, ...]:
 def rank_correlation(
     one: Sequence[float], other: Sequence[float]
 ) -> tuple[float, float | None, float | None]:
-    """Spearman's rank correlation with its 95 % interval.
+    """Compute Spearman's rank correlation with its 95 % interval.
 
     The interval is that of Bonett & Wright (2000): normal in Fisher's z with the standard error
     ``sqrt((1 + r^2 / 2) / (n - 3))``. A perfect correlation has no finite z; it is taken as half a
@@ -97,7 +97,7 @@ def rank_correlation(
 
 
 def _fine_tuned(results: Results) -> dict[str, dict[Candidate, float]]:
-    """By budgets, test accuracy after fine-tuning of every different candidate."""
+    """Find the test accuracy after fine-tuning of every different candidate, by budgets."""
     found: dict[str, dict[Candidate, float]] = {}
     for best in results.bests:
         accuracy = delivered_accuracy(best)
@@ -145,7 +145,7 @@ def _judges(results: Results) -> Iterator[_Judge]:
 
 
 def _recorded(results: Results, reward: NamedSpec) -> dict[Candidate, float]:
-    """What the searches that maximised a reward recorded of it, by candidate."""
+    """Find what the searches that maximised a reward recorded of it, by candidate."""
     try:
         trials = comparison_trials(read_spec(results.spec, check=False))
     except PruneTuneError:
@@ -160,7 +160,7 @@ def _recorded(results: Results, reward: NamedSpec) -> dict[Candidate, float]:
 
 
 def _computed(results: Results, reward: Reward) -> Callable[[Candidate], float | None]:
-    """What a reward says of recorded evaluations."""
+    """Compute what a reward says of recorded evaluations."""
     dense = Evaluation(
         candidate=tuple(results.dense.groups.values()),
         measures=results.dense.measures,

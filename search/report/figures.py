@@ -36,7 +36,7 @@ _PALE = "#B0B0B0"
 
 
 def accuracy_against_flops(results: Results) -> Figure | None:
-    """Every evaluation with its Pareto front, the bests after fine-tuning, and the dense network.
+    """Draw all evaluations, their Pareto front, the bests after fine-tuning, and the dense network.
 
     Returns:
         The figure, or ``None`` when nothing has been evaluated.
@@ -97,7 +97,7 @@ def accuracy_against_flops(results: Results) -> Figure | None:
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:
-    """The points that no other one beats in both, by rising cost.
+    """Keep the points that no other one beats in both, by rising cost.
 
     Args:
         points: (cost, accuracy), shape [N, 2].
@@ -114,7 +114,7 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
 
 
 def learning_curves(results: Results) -> Figure | None:
-    """Validation accuracy of the best feasible candidate so far, by each search's own reward.
+    """Draw the validation accuracy of the best feasible candidate so far, by each search's reward.
 
     Returns:
         One panel a budget, or ``None`` without histories. A thin line is one seed, the thick one
@@ -149,7 +149,7 @@ def learning_curves(results: Results) -> Figure | None:
 
 
 def _curve(best: Best, results: Results) -> np.ndarray:
-    """Accuracy of the incumbent after each candidate; not-a-number before the first feasible."""
+    """Compute the incumbent's accuracy after each candidate; NaN before the first feasible one."""
     accuracy, highest = math.nan, -math.inf
     curve = []
     for asked in results.histories[best.search_name]:
@@ -162,7 +162,7 @@ def _curve(best: Best, results: Results) -> np.ndarray:
 
 
 def layer_widths(results: Results) -> Figure | None:
-    """Width of every channel group in the bests of the first seed, one panel a budget."""
+    """Draw the width of every channel group in the bests of the first seed, one panel a budget."""
     groups = results.dense.groups
     bests = [best for best in results.bests if best.candidate is not None]
     seeds = dict.fromkeys(best.seed for best in bests)
@@ -191,7 +191,7 @@ def layer_widths(results: Results) -> Figure | None:
 
 
 def costs_over_iterations(results: Results) -> Figure | None:
-    """Mean cost of the candidates, by cost and budget, against candidates asked for."""
+    """Draw the mean cost of the candidates, by cost and budget, against candidates asked for."""
     trials = [best for best in searched(results.bests) if results.histories.get(best.search_name)]
     names = list(dict.fromkeys(cost for best in trials for cost in best.budget))
     if not names:
@@ -225,7 +225,7 @@ def costs_over_iterations(results: Results) -> Figure | None:
 
 
 def rewards_against_accuracy(results: Results) -> Figure | None:
-    """Rank correlation of every reward with accuracy after fine-tuning, one panel a budget.
+    """Draw how well every reward ranks accuracy after fine-tuning, one panel a budget.
 
     Returns:
         The figure, or ``None`` when too few candidates were fine-tuned.

@@ -1,4 +1,4 @@
-"""The report's page: one file, no network, no script; for grey paper, phones and keyboards."""
+"""The report's page is one file without scripts, for grey paper, phones and keyboards alike."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Picture:
 
 
 def build_page(results: Results, pictures: Mapping[str, Picture]) -> str:
-    """The page as HTML text; everything it needs is in it.
+    """Build the page as HTML text, which holds everything that it needs.
 
     Args:
         results: What it shows.
@@ -240,7 +240,7 @@ def _trials(results: Results) -> str:
 
 
 def _other_budgets(best: Best) -> str:
-    """What limits something else than FLOPs and parameters: known to the search, and measured."""
+    """Say what was known and measured of budgets beside those on FLOPs and parameters."""
     units = {"latency": (1e3, " ms"), "activation-memory": (1e-3, " kB")}
     parts = []
     for cost in best.budget:

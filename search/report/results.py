@@ -1,4 +1,4 @@
-"""What a run folder says, read for the report; works from the folder alone, finished or not."""
+"""What the report knows of a run is read from its folder alone, finished or not."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ class Results:
     environment: Mapping[str, Any]
 
     def validation_accuracy(self, widths: tuple[int, ...]) -> float:
-        """Of a candidate as the record has it, in [0, 1]; not-a-number where it has none."""
+        """Return a candidate's recorded accuracy, in [0, 1]; not-a-number where there is none."""
         evaluation = self.evaluations.get(widths)
         return math.nan if evaluation is None else evaluation.measures.get(ACCURACY, math.nan)
 
     @property
     def bests(self) -> tuple[Best, ...]:
-        """The best candidate of each trial."""
+        """Return the best candidate of each trial."""
         return self.summary.best
 
     @property
     def dense(self) -> Dense:
-        """The dense network."""
+        """Return what is known of the dense network."""
         return self.summary.dense
 
 
 def budget_text(budget: Mapping[str, float | str]) -> str:
-    """A set of budgets in words, for example ``FLOPs <= 50 %``."""
+    """Write a set of budgets in words, for example ``FLOPs <= 50 %``."""
     parts = []
     for cost, limit in budget.items():
         fraction = isinstance(limit, (int, float)) and limit <= 1
@@ -91,12 +91,12 @@ def budget_text(budget: Mapping[str, float | str]) -> str:
 
 
 def delivered_accuracy(best: Best) -> float:
-    """Of the network as delivered, in [0, 1]: after fine-tuning where there was some."""
+    """Return the accuracy as delivered, in [0, 1]: after fine-tuning where there was some."""
     return number(best.test_before if best.test_after is None else best.test_after)
 
 
 def number(value: object) -> float:
-    """A number, or not-a-number for what is missing."""
+    """Return the number, or not-a-number for what is missing."""
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
@@ -138,7 +138,7 @@ def cost_name(cost: str) -> str:
 def _logged(
     run: RunFolder, read: Callable[[Mapping[str, Any]], dict[str, float]]
 ) -> dict[str, list[dict[str, float]]]:
-    """From Tune's own logs; a line is one iteration, and the last of equal ones counts."""
+    """Read Tune's own logs. A line is one iteration, and the last of equal ones counts."""
     found: dict[str, dict[int, dict[str, float]]] = {}
     logs = (path for each in experiments(run.tune) for path in sorted(each.rglob("result.json")))
     for path in logs:

@@ -1,4 +1,4 @@
-"""What a few seeds can tell: medians with intervals, and verdicts on differences."""
+"""What a few seeds can tell is a median with its interval, and a verdict on a difference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Estimate:
 
 
 def estimate_median(values: Sequence[float]) -> Estimate:
-    """Median and percentile bootstrap interval (Efron & Tibshirani 1993, section 13.3).
+    """Compute the median and its bootstrap interval (Efron & Tibshirani 1993, section 13.3).
 
     Args:
         values: One per seed; those that are not numbers are left out.
@@ -77,7 +77,7 @@ class Verdict:
     seeds: int
 
     def sentence(self, one: str, other: str) -> str:
-        """Plain language: how ``one`` compares with ``other``, in points of accuracy."""
+        """Say in plain language how ``one`` compares with ``other``, in points of accuracy."""
         if self.difference is None:
             return f"{one} against {other}: not enough seeds to tell (no seed has both)."
         points = f"{abs(100 * self.difference):.2f}"

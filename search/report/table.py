@@ -87,9 +87,9 @@ class ComparisonRow:
 
 
 def comparison_rows(results: Results) -> tuple[ComparisonRow, ...]:
-    """The table's rows, in the order in which their trials were begun.
+    """Compute the table's rows, in the order in which their trials were begun.
 
-    Only feasible candidates enter the medians: what breaks its budget has no accuracy at it.
+    Only feasible candidates enter the medians: what breaks a budget has no accuracy at it.
     """
     grouped: dict[tuple[str, str, str], list[Best]] = {}
     for best in results.bests:
@@ -124,7 +124,7 @@ def _row(bests: Sequence[Best], results: Results) -> ComparisonRow:
 
 
 def displayed(row: ComparisonRow, results: Results) -> tuple[str, ...]:
-    """The texts of a row, one per heading."""
+    """Write the texts of a row, one per heading."""
     notes = [f"{row.feasible} feasible"] if row.feasible < row.seeds else []
     notes += [f"{row.stopped} stopped early"] if row.stopped else []
     seeds = f"{row.seeds} ({', '.join(notes)})" if notes else str(row.seeds)
@@ -159,7 +159,7 @@ def _amount(absolute: Estimate, fraction: Estimate) -> str:
 
 
 def short_count(value: float) -> str:
-    """A large number with its unit, for example ``40.6M``."""
+    """Write a large number with its unit, for example ``40.6M``."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
@@ -184,7 +184,7 @@ class Judgement:
 
 
 def judgements(results: Results) -> tuple[Judgement, ...]:
-    """Every reward against ``accuracy`` (or else the first one), at equal budgets and agents."""
+    """Compare rewards with ``accuracy`` (or else the first one), at equal budgets and agents."""
     cells: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     budgets: dict[str, Mapping[str, float | str]] = {}
     for best in results.bests:
@@ -205,7 +205,7 @@ def judgements(results: Results) -> tuple[Judgement, ...]:
 
 
 def displayed_fidelity(fidelity: Fidelity) -> tuple[str, ...]:
-    """The texts of a row, one per heading of ``FIDELITY_HEADINGS``."""
+    """Write the texts of a row, one per heading of ``FIDELITY_HEADINGS``."""
     text = "-"
     if math.isfinite(fidelity.correlation):
         text = f"{fidelity.correlation:+.2f}"
@@ -273,7 +273,7 @@ def write_tables(rows: Sequence[ComparisonRow], folder: Path) -> tuple[Path, Pat
 
 
 def _write(table: pa.Table, folder: Path, name: str) -> tuple[Path, Path]:
-    """Both files, which take the place of what is there, even of a link to somewhere else."""
+    """Write both files, in place of what is there, even of a link to somewhere else."""
     csv, parquet = folder / f"{name}.csv", folder / f"{name}.parquet"
     for path, sink, write in (
         (csv, pa.BufferOutputStream(), _write_csv),
@@ -285,7 +285,7 @@ def _write(table: pa.Table, folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _write_csv(table: pa.Table, sink: pa.BufferOutputStream) -> None:
-    """Texts are written as texts: a spreadsheet would compute what looks like a formula."""
+    """Write texts as texts: a spreadsheet would compute what looks like a formula."""
     for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             texts = [plain_cell(text) for text in table.column(index).to_pylist()]

@@ -14,7 +14,7 @@ __all__ = ["print_results", "terminal_results"]
 
 
 def terminal_results(results: Results) -> RenderableType:
-    """The dense network, the comparison table and the verdicts, to be printed by rich."""
+    """Arrange the dense network, the comparison table and the verdicts for rich to print."""
     summary, dense = results.summary, results.dense
     test = "not known yet" if dense.test is None else f"{100 * dense.test:.2f} %"
     lines: list[RenderableType] = [
@@ -44,7 +44,7 @@ def terminal_results(results: Results) -> RenderableType:
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
-    """Print `terminal_results`; wide enough for a log where there is no terminal."""
+    """Print `terminal_results`, wide enough for a log where there is no terminal."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=max(console.width, 160))
@@ -52,5 +52,5 @@ def print_results(results: Results, console: Console | None = None) -> None:
 
 
 def _text(text: str) -> Text:
-    """Text that others may have written: neither markup nor a terminal's commands."""
+    """Show text that others may have written, without markup and commands for the terminal."""
     return Text(visible(text))
