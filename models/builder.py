@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from .batchnorm import recalibrate_batchnorm
 from .inference.precision import Precision, place_images, resolve_precision
 from .inference.shortcuts import Shortcuts
+from .progress import SILENT, Progress
 from .reductions.channels import KeptChannels
 from .repair.align import Alignment
 from .repair.block import BlockRepair
 from .repair.full import FULL, LIGHT, Effort, FullRepair
+from .repair.held_out import HeldOutImages
 from .repair.quick import QuickRepair
 from .space import Candidate
 from .statistics import TaskStatistics
@@ -83,26 +86,66 @@ class CandidateBuilder:
             return self._full_repair(_EFFORTS[repair]).apply(reduced, kept)
         return reduced
 
-    def build(self, candidate: Candidate, repair: Repair | FinalRepair) -> nn.Module:
+    def build(
+        self, candidate: Candidate, repair: Repair | FinalRepair, progress: Progress = SILENT
+    ) -> nn.Module:
         """A network of its own, float32, ready to be used, trained or saved.
+
+        It is judged by calibration images that no repair learns from (:class:`HeldOutImages`): what
+        a repair made is delivered if it predicts there as the dense network does, or else whatever
+        came before it and is better.
 
         Args:
             candidate: One value per decision.
             repair: As for :meth:`slim`, or ``block``: full repair, then block by block (see
-                :class:`BlockRepair`). After ``none`` and ``quick`` follows what :meth:`finish`
-                does, on all calibration images.
+                :class:`BlockRepair`). After ``none`` follows recalibration.
+            progress: Receives a note where a repair is left out.
         """
-        if repair == "block":
-            network = self._block_repaired(candidate)
-        else:
-            network = copy.deepcopy(self.slim(candidate, repair))
-            # What can be trained must not come out of inference mode.
-            with torch.inference_mode(False):
-                if repair not in self._finish:
-                    usual = replace(self._shortcuts, precision="fp32")
-                    self._finish[repair] = self.finish(repair, self._task.calibration, usual)
-                self._finish[repair](network, candidate)
+        # What can be trained must not come out of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            if repair == "none":
+                network = self._finished(candidate, "none")
+            else:
+                network = self._least_divergent(candidate, repair, progress)
         network.requires_grad_(True)
+        return network
+
+    def _least_divergent(
+        self, candidate: Candidate, repair: Repair | FinalRepair, progress: Progress
+    ) -> nn.Module:
+        """The best on images held out of what a repair makes and what comes before it."""
+        made: dict[str, nn.Module] = {
+            "no repair": self.slim(candidate, "none"),
+            "recalibration": self._finished(candidate, "none"),
+            "quick repair": self.slim(candidate, "quick"),
+            "alignment": self._finished(candidate, "quick"),
+        }
+        if repair == "light":
+            made["light repair"] = self.slim(candidate, "light")
+        elif repair != "quick":
+            made["full repair"] = self.slim(candidate, "full")
+        if repair == "block":
+            made["block repair"] = self._block_repaired(candidate, made["full repair"])
+        divergences = {name: self._held_out.divergence(each) for name, each in made.items()}
+        # Of equals the last one.
+        best = min(reversed(made), key=lambda name: divergences[name])
+        last = next(reversed(made))
+        if best != last:
+            progress.note(
+                f"On calibration images held out, a candidate is nearer to the dense network after "
+                f"{best} (divergence {divergences[best]:.3g}) than after {last} "
+                f"({divergences[last]:.3g}); what comes after {best} is left out. More calibration "
+                "images may help."
+            )
+        return copy.deepcopy(made[best])
+
+    def _finished(self, candidate: Candidate, repair: Repair) -> nn.Module:
+        """A network of its own, finished on the images that repairs learn from."""
+        network = copy.deepcopy(self.slim(candidate, repair))
+        if repair not in self._finish:
+            usual = replace(self._shortcuts, precision="fp32")
+            self._finish[repair] = self.finish(repair, self._held_out.learned, usual)
+        self._finish[repair](network, candidate)
         return network
 
     def finish(
@@ -142,20 +185,24 @@ class CandidateBuilder:
     def _kept_channels(self, candidate: Candidate) -> KeptChannels:
         return self.statistics.reductions.kept_channels(self._task.network, candidate)
 
-    def _block_repaired(self, candidate: Candidate) -> nn.Module:
+    def _block_repaired(self, candidate: Candidate, full: nn.Module) -> nn.Module:
         channels_last = self._shortcuts.channels_last
         return BlockRepair(
-            self._task.network, self._task.calibration, channels_last=channels_last
-        ).apply(self.slim(candidate, "full"), self._kept_channels(candidate))
+            self._task.network, self._held_out.learned, channels_last=channels_last
+        ).apply(full, self._kept_channels(candidate))
 
     def _full_repair(self, effort: Effort) -> FullRepair:
         if effort not in self._by_effort:
             self._by_effort[effort] = FullRepair(
                 self._task.network,
-                self._task.calibration,
+                self._held_out.learned,
                 self.statistics.moments,
                 effort,
                 self._shortcuts.precision,
                 self._shortcuts.channels_last,
             )
         return self._by_effort[effort]
+
+    @cached_property
+    def _held_out(self) -> HeldOutImages:
+        return HeldOutImages(self._task.network, self._task.calibration)

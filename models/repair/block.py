@@ -166,9 +166,12 @@ class BlockRepair:
     ) -> None:
         """Train one segment in place, unless that does not help on images held out."""
         count = len(inputs)
-        held_out = int(count * self._schedule.held_out)
+        # A segment is never judged by nothing.
+        held_out = max(1, int(count * self._schedule.held_out))
         order = torch.randperm(count, generator=generator).to(inputs.device)
         learned, judged = order[held_out:], order[:held_out]
+        if not len(learned):
+            return
         before = [parameter.detach().clone() for parameter in parameters]
         error = self._error(segment, inputs, targets, judged)
         for parameter in parameters:

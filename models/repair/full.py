@@ -17,7 +17,8 @@ from ..inference.precision import cast_network, place_images
 from ..layers import BatchNorm, is_depthwise, multiplies, tied_layers
 from ..reductions.channels import KeptChannels
 from .gathering import gather_moments
-from .moments import InputMoments, LayerMoments
+from .held_out import are_few, held_out_count
+from .moments import RIDGE, InputMoments, LayerMoments
 from .patches import channels_at, patches_by_position
 from .rectify import FlatParts, Rectifier, rectifiers_after
 from .refit import refit_weights
@@ -72,6 +73,9 @@ class FullRepair:
     are as good as the target; the one nearest to the last fit takes its place, and the layer is
     fitted again, for some rounds (after the nonlinear case of Zhang et al. 2015, arXiv 1505.06798).
     Before a sum that is not done: it made networks worse.
+
+    Where images are few against a layer's columns, the ridge is raised to what the last images say
+    of a fit to the others.
 
     Statistics of BatchNorm stay those of the dense network, which the targets come from;
     recalibrating afterwards would undo part of the fit.
@@ -193,9 +197,11 @@ class _Refit:
         first = next((i for i, name in enumerate(targets.order) if name in kept), 0)
         self._active = set(targets.order[first:])
         self._waiting: dict[int, tuple[str, Tensor, Tensor]] = {}
+        self._images = 0
 
     def run(self, images: Tensor) -> None:
         """Refit all layers in place."""
+        self._images = len(images)
         handles = []
         for name in self._active:
             layer = self._running[name]
@@ -295,7 +301,8 @@ class _Refit:
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
         flat, rounds = self._flat_parts(name), self._effort.rounds
-        offsets = refit_weights(weight, patches, wanted, metrics, intercept, flat, rounds)
+        judged = self._judged(name, columns)
+        offsets = refit_weights(weight, patches, wanted, metrics, intercept, flat, rounds, judged)
         if layer.bias is not None:
             layer.bias.copy_(offsets)
         elif intercept:
@@ -304,6 +311,21 @@ class _Refit:
             assert norm.running_mean is not None
             norm.running_mean.copy_(self._means[name] - offsets)
         self._update_running(name)
+
+    def _judged(self, name: str, columns: int) -> Tensor | None:
+        """Places of the last images where images are few against columns, bool [rows]."""
+        moments = self._moments.get(name)
+        if self._effort.trust >= 1 and moments is not None and moments.ridge <= RIDGE:
+            return None  # a change is held back by moments of many places
+        images = self._targets.sites[name].image
+        count = held_out_count(self._images)
+        if not count or not are_few(
+            self._images, len(images) // self._images, len(images), columns
+        ):
+            return None
+        judged = images >= self._images - count
+        # Of a map of many places some images may not have been seen at all.
+        return judged if bool(judged.any()) and not bool(judged.all()) else None
 
     def _update_running(self, name: str) -> None:
         """Give a refitted layer's values to what is run, where that is another module."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..calls import map_size
 from ..hooks import hear_calls
 from ..progress import SILENT, Progress
-from .held_out import held_out_count
+from .held_out import RIDGES, are_few, held_out_count, smallest_good
 from .moments import RIDGE, InputMoments, LayerMoments, SampledMoments, weight_matrix
 from .patches import layer_patches, sample_sites
 
@@ -23,13 +23,6 @@ _MOST_COLUMNS = 2400
 # Beyond this many columns of a linear layer (64 MB of covariance) a sample takes its place.
 _MOST_FEATURES = 4096
 _MOST_SAMPLED = 1024
-# Places of one image see much the same: more than this many count as so many.
-_PLACES_PER_IMAGE = 24
-# Places for each column from which on images count as many, and nothing is held out.
-_ENOUGH = 4
-_RIDGES = (RIDGE, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
-# A larger ridge must lower the error on images held out by this share.
-_NOTICEABLE = 0.02
 # Seconds from which on a pass is announced and followed.
 _WORTH_SAYING = 10.0
 
@@ -149,11 +142,10 @@ class _Gathered:
     ) -> _Gathered:
         per_channel = _columns_per_channel(layer)
         columns = layer.weight.shape[1] * per_channel
-        sampled = columns > max(_MOST_FEATURES, _MOST_COLUMNS)
+        sampled = columns > _MOST_FEATURES
         if sampled:
             rows = min(rows, _MOST_SAMPLED)
-        places = min(rows, images * min(size[0] * size[1], _PLACES_PER_IMAGE))
-        few = can_hold_out and places < _ENOUGH * columns
+        few = can_hold_out and are_few(images, size[0] * size[1], rows, columns)
         return cls(per_channel, rows, sampled, few)
 
     def add(self, vectors: Tensor, learned: Tensor) -> None:
@@ -198,17 +190,16 @@ class _Gathered:
         chosen = torch.randperm(channels, generator=torch.Generator().manual_seed(channels))
         kept = chosen[: max(1, channels // 2)].sort().values
         columns = (kept[:, None] * self.per_channel + torch.arange(self.per_channel)).flatten()
-        errors = torch.zeros(len(_RIDGES), dtype=torch.float64)
+        errors = [0.0] * len(RIDGES)
         parts = len(vectors)
         for part, rows in enumerate(weight.chunk(parts)):
             matrix = weight_matrix(rows.double(), self.per_channel)
             wanted = vectors[part] @ matrix.float().mT
-            for index, ridge in enumerate(_RIDGES):
+            for index, ridge in enumerate(RIDGES):
                 fitted = moments.regress(part, matrix, columns, ridge)
                 missed = wanted - vectors[part][:, columns] @ fitted.float().mT
                 errors[index] += float(missed.square().mean())
-        good = errors <= (1 + _NOTICEABLE) * errors.min()
-        return _RIDGES[int(good.int().argmax())]
+        return RIDGES[smallest_good(errors)]
 
 
 def _columns_per_channel(layer: nn.Conv2d | nn.Linear) -> int:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .moments import covariance_with_ridge
+from .moments import RIDGE, covariance_with_ridge
 
 __all__ = ["RidgeRegression"]
 
-_RIDGE = 1e-3
 _GRAM_BLOCK = 96
 
 
@@ -29,10 +28,16 @@ class RidgeRegression:
         prior: float32 [outputs, D].
         intercept: Whether there is an offset b; otherwise it is zero.
         metric: float32 [D, D], positive semidefinite; None for zero.
+        ridge: As a share of the mean variance of a column.
     """
 
     def __init__(
-        self, vectors: Tensor, prior: Tensor, intercept: bool, metric: Tensor | None
+        self,
+        vectors: Tensor,
+        prior: Tensor,
+        intercept: bool,
+        metric: Tensor | None,
+        ridge: float = RIDGE,
     ) -> None:
         self._in_bf16 = vectors.dtype == torch.bfloat16
         self._prior = prior
@@ -48,7 +53,7 @@ class RidgeRegression:
         left = (mean - self._shift).double()
         # Products of float32 accumulate enough digits; the solve itself needs float64.
         self._covariance = moments.double() - torch.outer(left, left)
-        regular = covariance_with_ridge(self._covariance, _RIDGE)
+        regular = covariance_with_ridge(self._covariance, ridge)
         if metric is not None:
             regular = regular + metric
         self._factor = torch.linalg.cholesky(regular)
