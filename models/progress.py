@@ -10,7 +10,7 @@ from typing import TextIO
 
 from .._text import visible
 
-__all__ = ["SILENT", "PlainProgress", "Progress", "SilentProgress"]
+__all__ = ["SILENT", "KeptNotes", "PlainProgress", "Progress", "SilentProgress"]
 
 
 class Progress(ABC):
@@ -58,6 +58,21 @@ class SilentProgress(Progress):
 
     def finish(self) -> None:
         """Say nothing."""
+
+
+class KeptNotes(SilentProgress):
+    """Keeps what is said, for another process to say it.
+
+    Attributes:
+        notes: In order.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Keep the message."""
+        self.notes.append(message)
 
 
 SILENT: Progress = SilentProgress()

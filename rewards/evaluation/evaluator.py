@@ -124,14 +124,20 @@ class CandidateEvaluator:
             own = self._own_costs.measure(standalone_copy(slimmed, network))
         return self._measure(folded, tuple(widths), own, start)
 
-    def build(self, widths: Candidate, repair: Repair | FinalRepair | None = None) -> nn.Module:
-        """A float32 network of its own, for finalists, finished on all calibration images.
+    def build(
+        self,
+        widths: Candidate,
+        repair: Repair | FinalRepair | None = None,
+        progress: Progress = SILENT,
+    ) -> nn.Module:
+        """A float32 network of its own, for finalists; see :meth:`CandidateBuilder.build`.
 
         Args:
             widths: Units kept per group.
             repair: Instead of the spec's; ``block`` is for these networks only.
+            progress: Receives a note where a repair is left out.
         """
-        return self.builder.build(widths, repair or self._spec.repair)
+        return self.builder.build(widths, repair or self._spec.repair, progress)
 
     def kept_units(self, widths: Candidate) -> list[NDArray[np.int64]]:
         """Per group, the units that a candidate keeps, ascending int64 [width]."""

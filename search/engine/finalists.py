@@ -14,7 +14,7 @@ from torch import nn
 from ...cluster.resources import EvaluatorResources, check_room
 from ...errors import ClusterError, EvaluationError, PruneTuneError
 from ...models.data.source import Indices
-from ...models.progress import Progress
+from ...models.progress import KeptNotes, Progress
 from ...models.space import Candidate
 from ...models.training import accuracy, train
 from ...rewards.evaluation.evaluations import sentence
@@ -41,6 +41,7 @@ class Finished:
         validation_after: The same after fine-tuning.
         test_before: On the test images after the repair, before fine-tuning.
         test_after: The same after fine-tuning.
+        notes: What a user should know of the repair.
     """
 
     network: nn.Module
@@ -49,6 +50,7 @@ class Finished:
     validation_after: float
     test_before: float
     test_after: float
+    notes: tuple[str, ...] = ()
 
 
 def finish_candidates(
@@ -105,6 +107,8 @@ def finish_candidates(
     progress.start(len(waiting), label)
 
     def finished(candidate: Candidate, result: Finished | PruneTuneError) -> None:
+        for note in result.notes if isinstance(result, Finished) else ():
+            progress.note(note)
         for trial, asked in waiting[candidate]:
             arrived(trial, asked, result)
         progress.advance()
@@ -198,7 +202,8 @@ def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices
 def _finish(factory: PreparedFactory, candidate: Candidate, finetune: FinetuneSpec) -> Finished:
     prepared = factory.prepare()
     task, evaluator = prepared.task, prepared.evaluator
-    network = evaluator.build(candidate, finetune.repair)
+    said = KeptNotes()
+    network = evaluator.build(candidate, finetune.repair, said)
     test = task.test()
     validation = accuracy(network, task.validation)
     test_before = accuracy(network, test)
@@ -219,4 +224,5 @@ def _finish(factory: PreparedFactory, candidate: Candidate, finetune: FinetuneSp
         validation_after=accuracy(network, task.validation) if finetune.epochs else validation,
         test_before=test_before,
         test_after=accuracy(network, test) if finetune.epochs else test_before,
+        notes=tuple(said.notes),
     )
