@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 
 from ... import __version__
 from ...errors import RunFolderError, SpecError
-from ..spec.paths import folder_stem
+from ..spec.paths import next_name
 from ..spec.yaml_text import yaml_values
 from .files import read_file, sync_folder, write_durably
 from .locks import hold
@@ -35,19 +34,6 @@ _ENVIRONMENT = "environment.json"
 def names_in(folder: Path) -> list[str]:
     """What is in a folder; nothing where it does not exist."""
     return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-
-
-def next_name(name: str, taken: Iterable[str]) -> str:
-    """``NAME-NUMBER`` with the lowest number above all that are taken.
-
-    Args:
-        name: The spec's name; characters that are awkward in paths become ``-``.
-        taken: Names of what is there.
-    """
-    stem = folder_stem(name)
-    pattern = re.compile(re.escape(stem) + r"-(\d+)")
-    numbers = [int(match.group(1)) for each in taken if (match := pattern.fullmatch(each))]
-    return f"{stem}-{max(numbers, default=0) + 1}"
 
 
 class RunFolder:

@@ -13,7 +13,8 @@ from ...cluster.storage import below, is_uri
 from ...errors import RunFolderError, SpecError
 from ...models.cache import cache_folder
 from ..spec.model import SearchSpec
-from .folder import MARKER, names_in, next_name
+from ..spec.paths import next_name
+from .folder import MARKER, names_in
 
 __all__ = ["StoredRun", "holds_run", "opened_run", "stored"]
 

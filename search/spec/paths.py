@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..._references import is_reference
 
-__all__ = ["anchor_paths", "folder_stem", "map_paths"]
+__all__ = ["anchor_paths", "folder_stem", "map_paths", "next_name"]
 
 # File systems take 255 bytes; a number follows, and names of temporary files are longer still.
 _LONGEST = 180
@@ -19,6 +19,19 @@ def folder_stem(name: str) -> str:
     """A spec's name without what is awkward in paths, and no longer than a folder's may be."""
     stem = re.sub(r"[^\w.-]+", "-", name).encode()[:_LONGEST].decode(errors="ignore")
     return stem.strip("-.") or "run"
+
+
+def next_name(name: str, taken: Iterable[str]) -> str:
+    """``NAME-NUMBER`` with the lowest number above all that are taken.
+
+    Args:
+        name: The spec's name; characters that are awkward in paths become ``-``.
+        taken: Names of what is there.
+    """
+    stem = folder_stem(name)
+    pattern = re.compile(re.escape(stem) + r"-(\d+)")
+    numbers = [int(match.group(1)) for each in taken if (match := pattern.fullmatch(each))]
+    return f"{stem}-{max(numbers, default=0) + 1}"
 
 
 def map_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
