@@ -163,10 +163,14 @@ def _data(
     if mean is not None and std is not None:
         if len(mean) != shape[0] or len(std) != shape[0]:
             raise DataError(f"mean and std need {shape[0]} numbers each, one a channel.")
-        if min(std) <= 0:
-            raise DataError("Every std must be positive.")
     for what, source in sources.items():
-        if mean is None and source.load(np.arange(1)).dtype == torch.uint8:
+        some = source.load(np.arange(min(_CHECKED_IMAGES, len(source))))
+        if mean is not None and some.dtype != torch.uint8 and not _is_share(some):
+            raise DataError(
+                f"The {what} images are numbers from {some.min():g} to {some.max():g}, but mean "
+                "and std are of pixels in [0, 1]; divide the images by what stands for white."
+            )
+        if mean is None and some.dtype == torch.uint8:
             raise DataError(
                 f"The {what} images are uint8, which no network reads; give mean and std of pixels "
                 "in [0, 1], such as mean=(0,) and std=(1,) for a network that reads [0, 1]."
@@ -181,6 +185,11 @@ def _data(
         std=tuple(std or ()),
         mirror=mirror,
     )
+
+
+def _is_share(images: Tensor) -> bool:
+    # Resized images may be a little beyond.
+    return bool((images > -0.1).all()) and bool((images < 1.1).all())
 
 
 @torch.no_grad()

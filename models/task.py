@@ -137,7 +137,7 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
     """
     if is_live(spec.model):
         return _load_live(resolve(spec.model, "network"), spec, seed, progress)
-    data = load_data(spec.data)
+    data = load_data(spec.data, progress)
     splits = _split(data, spec, seed, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

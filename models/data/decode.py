@@ -1,8 +1,7 @@
-"""From encoded images (PNG, JPEG, WebP, ...) to pixels of one size."""
+"""From encoded images (PNG, JPEG, WebP, ...) to pixels of one size and type."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,18 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ...errors import DataError
+from .headers import Header, opened_image, read_header
 
-__all__ = ["Decoder"]
-
-_GREY_MODES = ("1", "L", "I", "I;16", "F", "LA")
+__all__ = ["Decoder", "check_decoding"]
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes images to one shape.
+    """Decodes images to one shape, 8 bits a channel.
+
+    Values are scaled by what their type means: of 16 bits, 65535 is white; floating-point numbers
+    go from 0 to 1. Alpha channels are left out, of animations the first picture is read, and
+    colours are converted without their profiles, as torchvision's `ImageFolder` does.
 
     Attributes:
         shape: (channels, height, width); one channel is grey, three are RGB.
@@ -29,25 +31,6 @@ class Decoder:
 
     shape: tuple[int, int, int]
     resize: bool
-
-    @classmethod
-    def for_image(cls, image: bytes | Path, name: str, image_size: int | None) -> Decoder:
-        """The decoder for a set of images like this one.
-
-        Args:
-            image: One encoded image, or its file.
-            name: How messages call that image.
-            image_size: Side in pixels of the decoded images; that of ``image`` when None.
-
-        Raises:
-            DataError: If the image cannot be decoded.
-        """
-        opened = _open(image, name)
-        channels = 1 if opened.mode in _GREY_MODES else 3
-        width, height = opened.size
-        if image_size is not None:
-            return cls((channels, image_size, image_size), resize=True)
-        return cls((channels, height, width), resize=False)
 
     def decode(self, image: bytes | Path, name: str) -> npt.NDArray[np.uint8]:
         """Decode one image to uint8 [C, H, W].
@@ -60,23 +43,41 @@ class Decoder:
             DataError: If it cannot be decoded, or has another size and ``resize`` is off.
         """
         channels, height, width = self.shape
-        opened = _open(image, name)
-        if opened.size != (width, height):
-            if not self.resize:
+        with opened_image(image, name) as opened:
+            header = read_header(opened, name)
+            if header.size != (width, height) and not self.resize:
                 raise DataError(
-                    f"{name} is {opened.size[0]}x{opened.size[1]} but the first image is "
+                    f"{name} is {header.size[0]}x{header.size[1]} but most images are "
                     f"{width}x{height}; set data.image_size to bring all images to one size."
                 )
-            opened = ImageOps.fit(opened, (width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(opened.convert("L" if channels == 1 else "RGB"))
+            plain = _eight_bits(opened, header, name).convert("L" if channels == 1 else "RGB")
+            if plain.size != (width, height):
+                plain = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(plain)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _open(image: bytes | Path, name: str) -> Image.Image:
-    try:
-        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+def check_decoding(image: bytes | Path, name: str) -> None:
+    """Decode an image for nothing.
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
+    with opened_image(image, name) as opened:
         opened.load()
-    except Exception as error:
-        reason = "not a readable image" if "cannot identify" in str(error) else str(error)
-        raise DataError(f"{name} cannot be decoded ({reason}); repair or remove it.") from error
-    return opened
+
+
+def _eight_bits(opened: Image.Image, header: Header, name: str) -> Image.Image:
+    if header.full == 255:
+        return opened
+    values = np.asarray(opened)
+    if header.full > 255:
+        scaled = (values.astype(np.int64) * 255 + header.full // 2) // header.full
+        return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    # Not finite is not within either.
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise DataError(
+            f"{name} has floating-point pixels from {values.min():g} to {values.max():g}; they "
+            "must go from 0 to 1, so scale them or convert the image to 8 or 16 bits."
+        )
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8))

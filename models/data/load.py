@@ -11,11 +11,15 @@ import numpy as np
 from ..._references import is_reference, resolve
 from ..._registry import Registry
 from ...errors import DataError
-from .folder import FolderImages, class_folders, split_folders
+from ..progress import SILENT, Progress
+from .encoded import EncodedFiles, EncodedImages
+from .folder import FolderFiles, class_folders, ignored_folders, split_folders
 from .known import NORMALISATION, digits_images, torchvision_images
-from .parquet import parquet_class_names, parquet_images
-from .source import Data, ImageSource, Subset
+from .labels import read_classes
+from .parquet import parquet_class_names, parquet_files
+from .source import Data, ImageSource, Indices, Subset
 from .spec import DataSpec
+from .survey import Survey, survey_images
 
 __all__ = ["DATA", "load_data"]
 
@@ -25,11 +29,12 @@ _GREY = ((0.5,), (0.5,))
 _TEST_SHARE = 0.25
 
 
-def load_data(spec: DataSpec) -> Data:
+def load_data(spec: DataSpec, progress: Progress = SILENT) -> Data:
     """Open a data set. Images are decoded later, when they are needed.
 
     Args:
         spec: Which data set, where, and how it is normalised.
+        progress: Receives notes of what is odd about the images, and what is done with it.
 
     Returns:
         The data set.
@@ -40,52 +45,103 @@ def load_data(spec: DataSpec) -> Data:
     """
     if is_reference(spec.name):
         return _from_user(spec)
-    data = DATA.find(spec.name)(spec)
+    data = DATA.find(spec.name)(spec, progress)
     _check_labels(data)
     return data
 
 
-def _digits(spec: DataSpec) -> Data:
+def _digits(spec: DataSpec, progress: Progress) -> Data:
     """The 1,797 digits of 8x8 pixels that scikit-learn ships; nothing is downloaded."""
     images, names = digits_images()
     train, test = _split(images, spec.split_seed)
     return _data(spec, train, test, names, mirror=False)
 
 
-def _torchvision(spec: DataSpec) -> Data:
+def _torchvision(spec: DataSpec, progress: Progress) -> Data:
     """In torchvision's layout, in `root`; with `download: true`, it is fetched."""
     train, test, names = torchvision_images(spec.name, spec.root, spec.download)
     return _data(spec, train, test, names)
 
 
-def _folder(spec: DataSpec) -> Data:
+def _folder(spec: DataSpec, progress: Progress) -> Data:
     """One folder of images a class, in `root` or in its train and test: imagefolder:DIR."""
     train_root, test_root = split_folders(_root(spec))
     names = class_folders(train_root)
-    train: ImageSource = FolderImages(train_root, names, spec.image_size)
-    test: ImageSource
-    if test_root is None:
-        train, test = _split(train, spec.split_seed)
-    else:
+    files, test_files = FolderFiles(train_root, names), None
+    notes = ignored_folders(train_root) + files.notes
+    if test_root is not None:
         unknown = sorted(set(class_folders(test_root)) - set(names))
         if unknown:
             raise DataError(
                 f"{test_root} has classes that {train_root} lacks ({', '.join(unknown[:3])}); "
                 "both must have the same class folders."
             )
-        test = FolderImages(test_root, names, spec.image_size)
+        test_files = FolderFiles(test_root, names)
+        notes += ignored_folders(test_root) + test_files.notes
+    for note in notes:
+        progress.note(note)
+    if test_files is not None:
+        return _encoded(spec, files, test_files, names, progress)
+    survey = survey_images(files, "images", progress)
+    channels = spec.channels or survey.channels
+    images = _images(spec, files, files.labels, survey, channels, "images", progress)
+    train, test = _split(images, spec.split_seed)
     return _data(spec, train, test, names)
 
 
-def _parquet(spec: DataSpec) -> Data:
+def _parquet(spec: DataSpec, progress: Progress) -> Data:
     """Parquet files in the Hugging Face image layout, in `root`: parquet:DIR."""
     root = _root(spec)
-    train = parquet_images(root, "train", spec.image_size)
-    test = parquet_images(root, "test", spec.image_size)
-    return _data(spec, train, test, parquet_class_names(root))
+    train, test = parquet_files(root, "train"), parquet_files(root, "test")
+    return _encoded(spec, train, test, parquet_class_names(root), progress)
 
 
-DATA: Registry[Callable[[DataSpec], Data]] = Registry(
+def _encoded(
+    spec: DataSpec,
+    train: EncodedFiles,
+    test: EncodedFiles,
+    names: tuple[str, ...],
+    progress: Progress,
+) -> Data:
+    train_labels, test_labels, count = train.labels, test.labels, len(names)
+    if not names:
+        train_labels, test_labels, count, note = read_classes(train_labels, test_labels, spec.name)
+        if note is not None:
+            progress.note(note)
+    what = "training images", "test images"
+    surveys = [
+        survey_images(files, each, progress)
+        for files, each in zip((train, test), what, strict=True)
+    ]
+    # What training images are decides what test images are read as, too.
+    channels = spec.channels or surveys[0].channels
+    return _data(
+        spec,
+        _images(spec, train, train_labels, surveys[0], channels, what[0], progress),
+        _images(spec, test, test_labels, surveys[1], channels, what[1], progress),
+        names,
+        num_classes=count,
+    )
+
+
+def _images(
+    spec: DataSpec,
+    files: EncodedFiles,
+    labels: Indices,
+    survey: Survey,
+    channels: int,
+    what: str,
+    progress: Progress,
+) -> ImageSource:
+    """The images of some files that can be read."""
+    decoder = survey.decoder(files, what, spec.image_size, channels)
+    for note in survey.notes(files, what, channels):
+        progress.note(note)
+    images = EncodedImages(files, labels, decoder)
+    return Subset(images, survey.kept()) if survey.broken else images
+
+
+DATA: Registry[Callable[[DataSpec, Progress], Data]] = Registry(
     "data set",
     {
         "digits": _digits,
@@ -123,6 +179,7 @@ def _data(
     test: ImageSource,
     class_names: tuple[str, ...],
     mirror: bool = True,
+    num_classes: int | None = None,
 ) -> Data:
     if train.shape != test.shape:
         raise DataError(
@@ -143,7 +200,7 @@ def _data(
         name=spec.name,
         train=train,
         test=test,
-        num_classes=len(class_names) or int(train.labels.max()) + 1,
+        num_classes=num_classes or len(class_names),
         input_shape=train.shape,
         mean=mean,
         std=std,

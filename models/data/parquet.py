@@ -12,32 +12,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import DataError
-from .decode import Decoder
-from .encoded import EncodedImages, check_data_folder
+from .encoded import EncodedFiles, check_data_folder
 from .source import Indices
 
-__all__ = ["ParquetImages", "parquet_class_names", "parquet_images"]
+__all__ = ["ParquetFiles", "parquet_class_names", "parquet_files"]
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
-class ParquetImages(EncodedImages):
+class ParquetFiles(EncodedFiles):
     """Images of several Parquet files, one after the other.
 
-    Only labels are kept in memory; ``load`` reads the row groups it needs and decodes the rows
-    asked for.
+    Only labels are kept in memory; what is asked for is read by row groups.
 
     Args:
         files: The files, in order.
-        image_size: Side in pixels of the decoded images; that of the first one when None.
 
     Raises:
-        DataError: If a file is corrupt or lacks a column, there is no row, or the first image
-            cannot be decoded.
+        DataError: If a file is corrupt or lacks a column, or there is no row.
     """
 
-    def __init__(self, files: list[Path], image_size: int | None) -> None:
+    def __init__(self, files: list[Path]) -> None:
         self._groups: list[tuple[Path, int, str]] = []
         starts = [0]
         labels = []
@@ -51,13 +47,11 @@ class ParquetImages(EncodedImages):
         self._starts = np.array(starts)
         if not self._starts[-1]:
             raise DataError(f"{files[0]} has no rows; give Parquet files with images in them.")
-        first = int(np.searchsorted(self._starts, 0, side="right")) - 1
-        image_bytes = self._encoded(first, np.array([0]))[0]
-        decoder = Decoder.for_image(image_bytes, self._name(first, 0), image_size)
-        super().__init__(np.concatenate(labels), decoder)
+        super().__init__(files[0].parent, np.concatenate(labels))
 
-    def _read(self, indices: Indices) -> Iterator[tuple[int, bytes, str]]:
-        groups = np.searchsorted(self._starts, indices, side="right") - 1
+    def read(self, indices: Indices) -> Iterator[tuple[int, bytes, str]]:
+        """The images at ``indices``, row group by row group; empty where a row has none."""
+        groups = self._group_of(indices)
         for group in np.unique(groups):
             places = np.flatnonzero(groups == group)
             rows = np.asarray(indices)[places] - self._starts[group]
@@ -65,11 +59,17 @@ class ParquetImages(EncodedImages):
             for place, row, image in zip(places.tolist(), rows, encoded, strict=True):
                 yield place, image, self._name(group, row)
 
-    def _files(self) -> Iterator[str]:
-        """Names, sizes and times of change."""
-        for path in dict.fromkeys(path for path, _, _ in self._groups):
-            stat = path.stat()
-            yield f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}"
+    def name(self, index: int) -> str:
+        """The row and the file of an image."""
+        group = int(self._group_of(np.array([index]))[0])
+        return self._name(group, index - int(self._starts[group]))
+
+    def paths(self) -> list[Path]:
+        """The files, in order."""
+        return list(dict.fromkeys(path for path, _, _ in self._groups))
+
+    def _group_of(self, indices: Indices) -> Indices:
+        return np.searchsorted(self._starts, indices, side="right") - 1
 
     def _encoded(self, group: int, rows: Indices) -> list[bytes]:
         path, row_group, column = self._groups[group]
@@ -79,11 +79,7 @@ class ParquetImages(EncodedImages):
             except (pa.ArrowException, OSError) as error:
                 raise _corrupt(path, error) from error
         struct = table.column(column).combine_chunks()
-        cells = struct.field("bytes").take(pa.array(rows)).to_pylist()
-        for row, cell in zip(rows, cells, strict=True):
-            if cell is None:
-                raise DataError(f"{self._name(group, row)} has no image bytes; remove the row.")
-        return cells
+        return [cell or b"" for cell in struct.field("bytes").take(pa.array(rows)).to_pylist()]
 
     def _name(self, group: int, row: int) -> str:
         path = self._groups[group][0]
@@ -92,13 +88,12 @@ class ParquetImages(EncodedImages):
         return f"Row {offset + row} of {path}"
 
 
-def parquet_images(root: Path, split: str, image_size: int | None) -> ParquetImages:
+def parquet_files(root: Path, split: str) -> ParquetFiles:
     """The images of ``root/SPLIT*.parquet`` (or in a folder ``root/data``), in order of name.
 
     Args:
         root: Folder of the Parquet files.
         split: ``train`` or ``test``; ``validation`` files count as test where there are no others.
-        image_size: Side in pixels of the decoded images; that of the first one when None.
 
     Raises:
         DataError: If the folder or the split is missing, or a file is corrupt or empty.
@@ -109,7 +104,7 @@ def parquet_images(root: Path, split: str, image_size: int | None) -> ParquetIma
         for folder in (root, root / "data"):
             files = sorted(folder.glob(f"{name}*.parquet"))
             if files:
-                return ParquetImages(files, image_size)
+                return ParquetFiles(files)
     found = ", ".join(sorted(path.name for path in root.glob("*.parquet"))[:5]) or "none"
     raise DataError(
         f"{root} has no {split} split: a Parquet file whose name begins with {split!r} "

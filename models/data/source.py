@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...errors import DataError
+
 __all__ = ["ArrayImages", "Data", "ImageSource", "Indices", "LabelledImages", "Subset"]
 
 Indices = npt.NDArray[np.int64]
@@ -144,6 +146,10 @@ class Data:
         std: Per channel, of pixels in [0, 1]; every image is divided by it. Empty like ``mean``.
         mirror: Whether a mirrored image keeps its class (it does not for digits).
         class_names: One a class, or empty when the data has none.
+
+    Raises:
+        DataError: If ``mean`` and ``std`` are no finite numbers, of which one a channel is needed,
+            or a ``std`` is not positive.
     """
 
     name: str
@@ -155,6 +161,26 @@ class Data:
     std: tuple[float, ...]
     mirror: bool = True
     class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if values and len(values) != self.input_shape[0]:
+                raise DataError(
+                    f"The {what} of the data set {self.name!r} has {len(values)} values but its "
+                    f"images have {self.input_shape[0]} channels; give one value a channel."
+                )
+            # As float32, in which images are normalised.
+            numbers = torch.tensor([*values, *(1.0 / x for x in self.std if x)])
+            if not bool(torch.isfinite(numbers).all()):
+                raise DataError(
+                    f"The {what} of the data set {self.name!r} is {values}; mean and std must be "
+                    "finite numbers, and no std as good as 0."
+                )
+        if len(self.mean) != len(self.std) or min(self.std, default=1.0) <= 0.0:
+            raise DataError(
+                f"The data set {self.name!r} needs mean and std, one a channel, and every std must "
+                "be positive."
+            )
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the network reads, float32 [n, C, H, W], of images that a source loaded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +24,8 @@ class DataSpec(BaseModel):
         download: Whether a torchvision set may be downloaded when it is not in ``root``.
         image_size: Side in pixels to which images are resized and cropped (``imagefolder`` and
             ``parquet``); when left out, images must be of one size already.
+        channels: 1 to read images of ``imagefolder`` and ``parquet`` as grey, 3 as RGB; what most
+            training images are when left out.
         split_seed: Where there is no test set (``digits``, a single image folder), it decides
             which quarter of the images is the test set. It is not the seed of a search, so that
             searches with other seeds never see each other's test images.
@@ -37,6 +39,7 @@ class DataSpec(BaseModel):
     std: tuple[float, ...] | None = None
     download: bool = False
     image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] | None = None
     split_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
