@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -175,8 +177,19 @@ def _from_timm(reference: str, num_classes: int, input_shape: tuple[int, int, in
 
 def _timm_name(reference: str) -> str:
     """Check one of timm's own names; other forms would fetch a network from somewhere."""
-    if importlib.util.find_spec("timm") is None:
+    found = importlib.util.find_spec("timm")
+    try:
+        installed = importlib.metadata.distribution("timm").locate_file("timm/__init__.py")
+    except importlib.metadata.PackageNotFoundError:
+        installed = None
+    if found is None or installed is None:
         raise NetworkError(f"The model {reference!r} needs one more package: pip install timm.")
+    # An artifact may name it, and must not get a file that lies beside it run.
+    if found.origin is None or Path(found.origin).resolve() != Path(str(installed)).resolve():
+        raise NetworkError(
+            f"The model {reference!r} needs timm, and {found.origin} is not the one that is "
+            "installed; remove it."
+        )
     import timm
 
     known = {name: name for name in timm.list_models()}

@@ -97,6 +97,18 @@ def test_names_of_packages_lead_to_their_networks_only(
     _nothing_runs(folder, trace, "")
 
 
+def test_a_file_beside_an_artifact_is_no_package(
+    stranger: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file, trace = stranger
+    shutil.copy(file, folder / "timm.py")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    change(folder, lambda content: content["network"].update(model="timm:small"))
+    _nothing_runs(folder, trace, "timm")
+
+
 def test_what_the_reader_names_is_run_instead(stranger: tuple[Path, Path, Path]) -> None:
     folder, file, trace = stranger
     expected = load_artifact(folder, trust=True).network(torch.ones(1, *SHAPE))
