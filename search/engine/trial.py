@@ -111,7 +111,7 @@ class SearchTrial(tune.Trainable):
         self._lock: TextIO | None = take(self._history.folder / ".lock", _PATIENCE_SECONDS)
         self._problem = self._problems[self._trial.name]
         self._judge = Judge(self._problem, PoolClient(self._plan.pool))
-        self._progress = TrialState()
+        self._state = TrialState()
         self._failure: str | None = None
         self._agent = self._make_agent()
         self._continue()
@@ -128,9 +128,9 @@ class SearchTrial(tune.Trainable):
     def _continue(self) -> None:
         """Load the newest checkpoint that can be loaded; without one the trial begins afresh."""
         folders = trial_checkpoints(self._plan.experiment, self._trial.name)
-        for folder, progress in whole_checkpoints(folders):
+        for folder, state in whole_checkpoints(folders):
             try:
-                self._load(folder, progress)
+                self._load(folder, state)
                 return
             except Exception as error:
                 _log.warning("The checkpoint %s cannot be loaded: %s", folder, error)
@@ -139,10 +139,10 @@ class SearchTrial(tune.Trainable):
                     self._agent.stop()
                 self._agent = self._make_agent()
 
-    def _load(self, folder: Path, progress: TrialState) -> None:
+    def _load(self, folder: Path, state: TrialState) -> None:
         if self._agent is not None:
             self._agent.load(folder)
-        self._progress = progress
+        self._state = state
 
     def step(self) -> dict[str, Any]:
         """Run one iteration of the agent."""
@@ -152,26 +152,26 @@ class SearchTrial(tune.Trainable):
             self._remember()
         if self._agent is None:
             return self._report(done=True, failure=self._failure)
-        progress = self._progress
-        if progress.asked >= self._plan.evaluations:
+        state = self._state
+        if state.asked >= self._plan.evaluations:
             return self._report(done=True)
         try:
-            iteration = self._agent.iterate(self._plan.evaluations - progress.asked)
+            iteration = self._agent.iterate(self._plan.evaluations - state.asked)
         except EvaluationError as error:
             return self._report(done=True, failure=str(error))
         if iteration.outcome is None:
             return self._report(done=True)
         rows = self._rows(iteration.candidates, iteration.outcome)
-        self._history.write(progress.iterations, rows)
-        self._progress = TrialState(
-            iterations=progress.iterations + 1,
-            asked=progress.asked + len(rows),
+        self._history.write(state.iterations, rows)
+        self._state = TrialState(
+            iterations=state.iterations + 1,
+            asked=state.asked + len(rows),
             best=self._best_of(iteration.outcome),
         )
         share = {"feasible_share": float(iteration.outcome.feasible.mean())}
-        ended = self._progress.asked >= self._plan.evaluations
+        ended = self._state.asked >= self._plan.evaluations
         return self._report(
-            done=ended or self._is_hopeless(progress.asked), **{**iteration.figures, **share}
+            done=ended or self._is_hopeless(state.asked), **{**iteration.figures, **share}
         )
 
     def _is_hopeless(self, before: int) -> bool:
@@ -180,7 +180,7 @@ class SearchTrial(tune.Trainable):
         if plan.stopping is None:
             return False
         rungs = Rungs(plan.rungs, plan.stopping, plan.evaluations)
-        rung = rungs.due(before, self._progress.asked)
+        rung = rungs.due(before, self._state.asked)
         if rung is None:
             return False
         found = pick_finalists(self._history.load(), 1)
@@ -193,14 +193,14 @@ class SearchTrial(tune.Trainable):
         folder = Path(checkpoint_dir)
         if self._agent is not None:
             self._agent.save(folder)
-        seal_checkpoint(folder, self._progress)
+        seal_checkpoint(folder, self._state)
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from what `save_checkpoint` wrote, unless we have come further already."""
         folder = Path(checkpoint)
-        progress = read_checkpoint(folder)
-        if progress is not None and progress.iterations > self._progress.iterations:
-            self._load(folder, progress)
+        state = read_checkpoint(folder)
+        if state is not None and state.iterations > self._state.iterations:
+            self._load(folder, state)
             self._has_past = False
 
     def cleanup(self) -> None:
@@ -213,7 +213,7 @@ class SearchTrial(tune.Trainable):
 
     def _remember(self) -> None:
         """Take up the past where the checkpoint left it; later iterations are repeated."""
-        self._history.drop_after(self._progress.iterations - 1)
+        self._history.drop_after(self._state.iterations - 1)
         asked = self._history.load()
         self._judge.past = Past()
         self._judge.past.append(
@@ -236,14 +236,14 @@ class SearchTrial(tune.Trainable):
                     **outcome.evaluations[index].costs,
                 },
                 feasible=bool(outcome.feasible[index]),
-                evaluations_before=self._progress.asked + index,
+                evaluations_before=self._state.asked + index,
             )
             for index, candidate in enumerate(candidates.tolist())
         ]
 
     def _best_of(self, outcome: Outcome) -> dict[str, float]:
         """The figures of the best feasible candidate so far."""
-        best = self._progress.best
+        best = self._state.best
         for index, evaluation in enumerate(outcome.evaluations):
             reward = float(outcome.rewards[index])
             if not outcome.feasible[index] or reward <= best.get("reward", -math.inf):
@@ -261,14 +261,14 @@ class SearchTrial(tune.Trainable):
         return best
 
     def _report(self, done: bool, **figures: Any) -> dict[str, Any]:
-        progress = self._progress
+        state = self._state
         if done:
-            end = TrialEnd(self._plan.evaluations, progress, figures.get("failure"))
+            end = TrialEnd(self._plan.evaluations, state, figures.get("failure"))
             write_end(self._history.folder, end)
-        return {"done": done, **told(progress), **figures}
+        return {"done": done, **told(state), **figures}
 
 
-def told(progress: TrialState) -> dict[str, float]:
+def told(state: TrialState) -> dict[str, float]:
     """How far a trial has come, as its results tell Tune and the table of searches."""
-    best = {f"best_{name}": value for name, value in progress.best.items()}
-    return {"evaluations": progress.asked, **best}
+    best = {f"best_{name}": value for name, value in state.best.items()}
+    return {"evaluations": state.asked, **best}

@@ -57,15 +57,15 @@ class TrialState:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def seal_checkpoint(folder: Path, progress: TrialState) -> None:
+def seal_checkpoint(folder: Path, state: TrialState) -> None:
     """Declare a checkpoint complete; call it last.
 
     Args:
         folder: The checkpoint, with everything else in it.
-        progress: How far its trial has come.
+        state: How far its trial has come.
     """
     files = {_name(path, folder): _checksum(path) for path in _files(folder)}
-    (folder / _SEAL).write_text(json.dumps({**asdict(progress), "files": files}))
+    (folder / _SEAL).write_text(json.dumps({**asdict(state), "files": files}))
 
 
 def read_checkpoint(folder: Path) -> TrialState | None:
@@ -86,7 +86,7 @@ def read_checkpoint(folder: Path) -> TrialState | None:
 def whole_checkpoints(folders: Iterable[Path]) -> Iterator[tuple[Path, TrialState]]:
     """Those of the checkpoints that are whole, the one that has come furthest first."""
     found = [(folder, read_checkpoint(folder)) for folder in folders]
-    whole = [(folder, progress) for folder, progress in found if progress is not None]
+    whole = [(folder, state) for folder, state in found if state is not None]
     return iter(sorted(whole, key=lambda each: each[1].iterations, reverse=True))
 
 

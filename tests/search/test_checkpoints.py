@@ -18,8 +18,8 @@ def _checkpoint(folder: Path, iterations: int) -> Path:
     (folder / "agent").mkdir(parents=True)
     (folder / "agent" / "weights").write_bytes(bytes(range(200)))
     (folder / "state").write_bytes(b"state")
-    progress = TrialState(iterations, asked=8 * iterations, best={"reward": 0.5})
-    seal_checkpoint(folder, progress)
+    state = TrialState(iterations, asked=8 * iterations, best={"reward": 0.5})
+    seal_checkpoint(folder, state)
     return folder
 
 

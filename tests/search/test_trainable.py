@@ -137,7 +137,7 @@ def test_a_trial_takes_up_its_past_where_its_history_ends(trials: Any, tmp_path:
     ]
     TrialHistory(tmp_path / "histories" / "trial").write(0, asked)
     trial = trials(tmp_path, NamedSpec(name="random"))
-    trial._progress = TrialState(iterations=1, asked=2)
+    trial._state = TrialState(iterations=1, asked=2)
     trial._remember()
     past = trial._judge.past
     assert past.candidates.tolist() == [list(each) for each in candidates]
