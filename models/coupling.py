@@ -77,7 +77,12 @@ def trace_channel_groups(
         raise NetworkError(
             "The network has no channels that can be removed"
             + (f" ({reasons})" if reasons else "")
-            + "; use a convolutional network with at least two layers in a row."
+            + "; use a convolutional network with at least two layers in a row"
+            + (
+                ", or take all groups (groups: all)."
+                if len(candidates) < len(grouping.groups)
+                else "."
+            )
         )
     return ChannelGroups(tuple(groups), structure, left_alone)
 

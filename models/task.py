@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,13 +125,20 @@ class _Splits:
     train: Indices
 
 
-def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> PruningTask:
+def load_task(
+    spec: TaskSpec,
+    seed: int,
+    progress: Progress = SILENT,
+    before_training: Callable[[nn.Module, Tensor], None] | None = None,
+) -> PruningTask:
     """Load data and network, training the network first when it has no weights.
 
     Args:
         spec: Which network and data.
         seed: Decides the splits, the augmentation of validation images and the training.
         progress: Told of what takes long.
+        before_training: Called before a network is trained, with one like it and an image
+            [1, C, H, W]; what it raises ends the loading.
 
     Raises:
         PruneTuneError: If the data, network or weights are missing, broken or do not fit.
@@ -139,15 +147,17 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
         return _load_live(resolve(spec.model, "network"), spec, seed, progress)
     data = load_data(spec.data, progress)
     splits = _split(data, spec, seed, progress)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(spec.model, data.num_classes, data.input_shape)
+    network = _build(spec.model, data, seed)
     calibration = data.normalise(data.train.load(splits.calibration))
     names = {"model": spec.model, "data": data.name}
     if spec.weights is not None:
         load_weights(network, spec.weights)
     else:
         check_network(network, calibration[:2], data.num_classes, **names)
+        if before_training is not None:
+            twin = _build(spec.model, data, seed)
+            make_permanent(twin)
+            before_training(twin, calibration[:1])
         _train_dense(network, data, splits, spec, seed, progress)
     note = make_permanent(network)
     if note is not None:
@@ -156,6 +166,12 @@ def load_task(spec: TaskSpec, seed: int, progress: Progress = SILENT) -> Pruning
     validation = _validation(data, splits.validation, spec, seed)
     name = f"{spec.model} on {data.name}"
     return _task(name, network, data, splits.train, calibration, validation, spec)
+
+
+def _build(model: str, data: Data, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(model, data.num_classes, data.input_shape)
 
 
 def _load_live(live: LiveTask, spec: TaskSpec, seed: int, progress: Progress) -> PruningTask:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..._live import LiveObjects, is_live, live_references
 from ..._references import resolve
-from ...envs.budgets import parse_budgets
 from ...envs.observation import group_features
 from ...envs.problem import Problem
 from ...errors import EvaluationError, SpecError
@@ -29,6 +29,7 @@ from ..run.folder import RunFolder
 from ..run.record import RecordKey
 from ..spec.model import SearchSpec
 from ..spec.trials import comparison_trials
+from .reach import check_reach, read_budgets
 
 __all__ = ["Prepared", "PreparedFactory", "prepare"]
 
@@ -201,7 +202,7 @@ def prepare(
         # A budget's table is looked up where candidates are judged; evaluations need not have it.
         costs=tuple(sorted({*own_costs(limited), *read} - {"flops", "params"})),
     )
-    task = load_task(task_spec, spec.seed, progress)
+    task = load_task(task_spec, spec.seed, progress, partial(check_reach, spec))
     tables = None
     if folder is not None and (folder.path / _COSTS).is_file():
         tables = CostTables.model_validate(folder.read_json(_COSTS))
@@ -218,7 +219,9 @@ def prepare(
     problems = {
         trial.name: Problem(
             space=space,
-            budgets=parse_budgets(trial.budgets, space, costs),
+            budgets=read_budgets(
+                spec, trial.budgets, space, costs, task.network, task.example_input
+            ),
             costs=costs,
             reward=make_reward(trial.reward),
             dense=evaluator.dense,
