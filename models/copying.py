@@ -26,37 +26,43 @@ def shallow_copy(network: nn.Module, replace: Replace) -> nn.Module:
     keeps a method, is replaced wherever it is known.
 
     Args:
-        network: The root, which is copied; it is not changed.
-        replace: Asked once for every other module, by the first of its names.
+        network: The root, which is always copied; it is not changed.
+        replace: Asked once for every module, by the first of its names; for the root by "". A
+            replacement that has the very children of what it replaces is looked into as well.
     """
     copies: dict[int, nn.Module] = {}
-    duplicate = _opened(network, replace, "", copies)
+    duplicate = replace("", network) or copy.copy(network)
+    _open(network, duplicate, replace, "", copies)
     for each in {id(module): module for module in copies.values()}.values():
         for name, value in _links(each).items():
             vars(each)[name] = _followed(value, copies)
     return duplicate
 
 
-def _opened(
-    module: nn.Module, replace: Replace, prefix: str, copies: dict[int, nn.Module]
-) -> nn.Module:
-    """A copy of a module with other modules inside; ``copies`` learns what became of each."""
-    duplicate = copy.copy(module)
+def _open(
+    module: nn.Module,
+    duplicate: nn.Module,
+    replace: Replace,
+    prefix: str,
+    copies: dict[int, nn.Module],
+) -> None:
+    """Put copies in place of the children of a duplicate, and learn what became of each module."""
     copies[id(module)] = duplicate
+    if duplicate._modules is not module._modules:
+        return
     duplicate._modules = dict(module._modules)
     for name, child in module._modules.items():
         if child is None:
             continue
         if id(child) not in copies:
-            replacement = replace(prefix + name, child)
-            if replacement is not None:
-                copies[id(child)] = replacement
-            elif child._modules or _links(child):
-                _opened(child, replace, f"{prefix}{name}.", copies)
-            else:
+            own = replace(prefix + name, child)
+            if own is None:
+                own = copy.copy(child) if child._modules or _links(child) else child
+            if own is child:
                 copies[id(child)] = child
+            else:
+                _open(child, own, replace, f"{prefix}{name}.", copies)
         duplicate._modules[name] = copies[id(child)]
-    return duplicate
 
 
 def _links(module: nn.Module) -> dict[str, Any]:

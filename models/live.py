@@ -18,7 +18,7 @@ from .data.given import given_images, given_pixels
 from .identity import hash_graph, hash_tensors
 from .weights import hash_weights
 from .zoo import check_network
-from .zoo.adapt import own_activations
+from .zoo.adapt import own_activations, unwrap
 from .zoo.permanent import make_permanent
 
 __all__ = ["LiveTask", "make_live_task", "own_copy"]
@@ -89,7 +89,7 @@ def make_live_task(
             f"The network is a {type(network).__name__}; give a torch.nn.Module, or describe the "
             "task by names with prunetune.Task.from_spec({...})."
         )
-    name = name or type(network).__name__
+    name = name or type(unwrap(network)[0]).__name__
     own, note = _own_copy(network)
     data = _data(train, test, mean, std, mirror, name)
     example = data.normalise(data.train.load(np.arange(min(_CHECKED_IMAGES, len(data.train)))))
@@ -115,6 +115,7 @@ def own_copy(network: nn.Module) -> nn.Module:
 
 def _own_copy(network: nn.Module) -> tuple[nn.Module, str | None]:
     """A copy, and what was changed of it, for people."""
+    network, wrapped = unwrap(network)
     # What a network computed and kept cannot be copied together with how it was computed.
     known: dict[int, Any] = {
         id(value): value.detach().clone()
@@ -131,7 +132,8 @@ def _own_copy(network: nn.Module) -> tuple[nn.Module, str | None]:
         ) from error
     own = own.float().cpu().eval().requires_grad_(True)
     own_activations(own)
-    return own, make_permanent(own)
+    notes = [note for note in (wrapped, make_permanent(own)) if note is not None]
+    return own, " ".join(notes) or None
 
 
 def _data(

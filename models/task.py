@@ -147,7 +147,7 @@ def load_task(
         return _load_live(resolve(spec.model, "network"), spec, seed, progress)
     data = load_data(spec.data, progress)
     splits = _split(data, spec, seed, progress)
-    network = _build(spec.model, data, seed)
+    network = _build(spec.model, data, seed, progress)
     calibration = data.normalise(data.train.load(splits.calibration))
     names = {"model": spec.model, "data": data.name}
     if spec.weights is not None:
@@ -168,10 +168,10 @@ def load_task(
     return _task(name, network, data, splits.train, calibration, validation, spec)
 
 
-def _build(model: str, data: Data, seed: int) -> nn.Module:
+def _build(model: str, data: Data, seed: int, progress: Progress = SILENT) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_network(model, data.num_classes, data.input_shape)
+        return build_network(model, data.num_classes, data.input_shape, progress)
 
 
 def _load_live(live: LiveTask, spec: TaskSpec, seed: int, progress: Progress) -> PruningTask:

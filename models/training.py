@@ -18,6 +18,8 @@ from ..errors import NetworkError
 from .batchnorm import recalibrate_batchnorm
 from .data import Data, LabelledImages, crop_and_mirror
 from .data.source import Indices
+from .inference.precision import cast_network
+from .layout import layout_of
 from .progress import SILENT, Progress
 
 __all__ = ["TrainingSpec", "accuracy", "train"]
@@ -106,8 +108,10 @@ def train(
         NetworkError: If the loss stops being a number, or a GPU is asked for and there is none.
     """
     device = _device(spec.device)
-    lesson = _Lesson(network, teacher if spec.distillation > 0.0 else None, spec, device)
-    batches = _Batches(data, indices, spec, seed, device)
+    taught = teacher if spec.distillation > 0.0 else None
+    layout = _layout(data, indices, network, *([] if taught is None else [taught]))
+    lesson = _Lesson(network, taught, spec, device, layout)
+    batches = _Batches(data, indices, spec, seed, device, layout)
     total = max(spec.epochs * batches.per_epoch, 1)
     optimizer = _optimizer(network, spec)
     schedule = _schedule(optimizer, spec, total)
@@ -155,9 +159,11 @@ def accuracy(network: nn.Module, labelled: LabelledImages, batch_size: int = 64)
     training = network.training
     network.eval()
     correct = 0
+    some = labelled.images[:2].to(first.device, first.dtype)
+    layout = layout_of(network, some)
     pieces = zip(labelled.images.split(batch_size), labelled.labels.split(batch_size), strict=True)
     for images, labels in pieces:
-        ready = images.to(first.device, first.dtype, memory_format=torch.channels_last)
+        ready = images.to(first.device, first.dtype, memory_format=layout)
         correct += int((network(ready).argmax(1).cpu() == labels).sum())
     network.train(training)
     return correct / len(labelled)
@@ -172,7 +178,9 @@ class _Lesson:
         teacher: nn.Module | None,
         spec: TrainingSpec,
         device: torch.device,
+        layout: torch.memory_format,
     ) -> None:
+        self._layout = layout
         self._network = network
         self._teacher = teacher
         self._spec = spec
@@ -180,14 +188,14 @@ class _Lesson:
         self._teacher_was = teacher.training if teacher is not None else False
 
     def __enter__(self) -> None:
-        self._network.to(self._device).to(memory_format=torch.channels_last)
+        self._network.to(self._device).to(memory_format=self._layout)
         self._network.requires_grad_(True).train()
         if self._spec.freeze_batchnorm:
             for module in self._network.modules():
                 if is_batchnorm(module):
                     module.eval()
         if self._teacher is not None:
-            self._teacher.to(self._device).to(memory_format=torch.channels_last)
+            self._teacher.to(self._device).to(memory_format=self._layout)
             self._teacher.eval()
 
     def __exit__(self, *_: object) -> None:
@@ -227,6 +235,7 @@ class _Batches:
     spec: TrainingSpec
     seed: int
     device: torch.device
+    layout: torch.memory_format
 
     def __post_init__(self) -> None:
         count = len(self.indices)
@@ -264,7 +273,16 @@ class _Batches:
             images = self.data.train.load(self.indices[chosen.numpy()]).to(self.device)
         if self.spec.augment:
             images = crop_and_mirror(images, self._generator, mirror=self.data.mirror)
-        return self.data.normalise(images).contiguous(memory_format=torch.channels_last)
+        return self.data.normalise(images).contiguous(memory_format=self.layout)
+
+
+def _layout(data: Data, indices: Indices, *networks: nn.Module) -> torch.memory_format:
+    """A layout in which all networks run."""
+    images = data.normalise(data.train.load(indices[:2]))
+    # Where weights lie decides where maps do, even if images lie either way.
+    moved = [cast_network(each, "fp32", torch.device("cpu")) for each in networks]
+    fast = all(layout_of(each, images) == torch.channels_last for each in moved)
+    return torch.channels_last if fast else torch.contiguous_format
 
 
 def _optimizer(network: nn.Module, spec: TrainingSpec) -> torch.optim.SGD:

@@ -74,9 +74,9 @@ def cast_network(
             else moved(value, chosen if value.is_floating_point() else value.dtype)
             for key, value in module._buffers.items()
         }
-        return shallow_copy(duplicate, cast) if module._modules else duplicate
+        return duplicate
 
-    return cast("", network) or shallow_copy(network, cast)
+    return shallow_copy(network, cast)
 
 
 def place_images(

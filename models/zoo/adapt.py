@@ -4,7 +4,41 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["adapt_input_channels", "own_activations"]
+__all__ = ["adapt_input_channels", "own_activations", "unwrap"]
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrap(network: nn.Module) -> tuple[nn.Module, str | None]:
+    """The network that was wrapped to be trained on several devices or to be compiled.
+
+    A wrapper computes what is in it and puts a prefix before every name.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        What is inside, or the network itself; and a note that says so where it was wrapped.
+    """
+    wrappers = []
+    while True:
+        inside = network.module if isinstance(network, _PARALLEL) else _compiled(network)
+        if inside is None:
+            break
+        wrappers.append(type(network).__name__)
+        network = inside
+    if not wrappers:
+        return network, None
+    return network, (
+        f"The network was wrapped ({', '.join(wrappers)}); what is inside of it is pruned, and "
+        "layers have their names without a prefix."
+    )
+
+
+def _compiled(network: nn.Module) -> nn.Module | None:
+    """What ``torch.compile`` was given; None for other networks."""
+    inside = network._modules.get("_orig_mod")
+    return inside if len(network._modules) == 1 else None
 
 
 def adapt_input_channels(network: nn.Module, channels: int) -> None:

@@ -18,7 +18,8 @@ from ..._nearest import pick
 from ..._references import is_reference, resolve
 from ..._registry import Registry
 from ...errors import NetworkError, PruneTuneError
-from .adapt import adapt_input_channels, own_activations
+from ..progress import SILENT, Progress
+from .adapt import adapt_input_channels, own_activations, unwrap
 from .digits import digits_net
 from .mobilenet import mobilenetv2
 from .resnet import cifar_resnet, resnet18
@@ -57,7 +58,12 @@ _TORCHVISION, _TIMM = "torchvision:", "timm:"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-def build_network(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def build_network(
+    reference: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    progress: Progress = SILENT,
+) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global random state.
 
     Args:
@@ -66,6 +72,7 @@ def build_network(reference: str, num_classes: int, input_shape: tuple[int, int,
             ``num_classes`` and ``input_shape``, one of them, or nothing.
         num_classes: Outputs the network must have.
         input_shape: (channels, height, width) of an image.
+        progress: Receives a note where the user's network was wrapped for parallel training.
 
     Returns:
         The network in evaluation mode, float32, on the CPU.
@@ -75,7 +82,7 @@ def build_network(reference: str, num_classes: int, input_shape: tuple[int, int,
         PluginError: If the user's file or module cannot be imported.
         NetworkError: If building fails or gives something that is not a network.
     """
-    return _build(reference, num_classes, input_shape).float().cpu().eval()
+    return _build(reference, num_classes, input_shape, progress).float().cpu().eval()
 
 
 def build_blank_network(
@@ -110,13 +117,18 @@ def runs_own_code(reference: str) -> bool:
     return is_reference(reference) and not reference.startswith((_TORCHVISION, _TIMM))
 
 
-def _build(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def _build(
+    reference: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    progress: Progress = SILENT,
+) -> nn.Module:
     if reference.startswith(_TORCHVISION):
         return _from_torchvision(reference, num_classes, input_shape)
     if reference.startswith(_TIMM):
         return _from_timm(reference, num_classes, input_shape)
     if is_reference(reference):
-        return _from_user(reference, num_classes, input_shape)
+        return _from_user(reference, num_classes, input_shape, progress)
     return NETWORKS.find(reference)(num_classes, input_shape)
 
 
@@ -196,7 +208,9 @@ def _timm_name(reference: str) -> str:
     return pick("timm model", reference.removeprefix(_TIMM), known)
 
 
-def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def _from_user(
+    reference: str, num_classes: int, input_shape: tuple[int, int, int], progress: Progress
+) -> nn.Module:
     build = resolve(reference, "model")
     if isinstance(build, nn.Module):
         raise NetworkError(
@@ -232,5 +246,8 @@ def _from_user(reference: str, num_classes: int, input_shape: tuple[int, int, in
             f"The model {reference!r} returned a {type(network).__name__}; "
             "it must return a torch.nn.Module."
         )
+    network, note = unwrap(network)
+    if note is not None:
+        progress.note(note)
     own_activations(network)
     return network

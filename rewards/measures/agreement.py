@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...errors import SpecError
 from ...models.divergence import divergence
+from ...models.layout import layout_of
 from .measure import Batch
 from .running_mean import RunningMean
 
@@ -58,7 +59,8 @@ def mean_divergence(
         batch_size: Images a forward pass.
     """
     total = 0.0
+    layout = layout_of(dense, images)
     for batch in images.split(batch_size):
-        ready = batch.contiguous(memory_format=torch.channels_last)
+        ready = batch.contiguous(memory_format=layout)
         total += float(divergence(network(ready), dense(ready), temperature).sum())
     return total / len(images)
