@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...envs.judge import Judge
 from ...errors import SpecError
-from .in_order import InOrderAgent, InOrderParameters
-from .ppo import PolicyParameters
+from .in_order import InOrderAgent
+from .ppo import PolicyParameters, PpoParameters
 
 __all__ = ["AmcAgent"]
 
@@ -46,5 +46,5 @@ class AmcAgent(InOrderAgent):
                     f"The agent 'amc' keeps budgets by the shield alone, which cannot hold "
                     f"{cost.name}: it is known only after an evaluation; use 'ppo-lagrangian'."
                 )
-        policy = InOrderParameters(**vars(parameters), multiplier_max=0.0)
+        policy = PpoParameters(**vars(parameters), multiplier_max=0.0)
         super().__init__(judge, seed, evaluations, policy, shield=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,11 @@ from .ppo import (
     own_error,
 )
 
-__all__ = ["InOrderAgent", "InOrderParameters"]
+__all__ = ["InOrderAgent"]
 
 _ENVIRONMENT = "prunetune-in-order"
 _CANDIDATES = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class InOrderParameters(PpoParameters):
-    """Parameters of `InOrderAgent`: those of every policy, with their own defaults."""
+_DEFAULTS = PpoParameters()
 
 
 class InOrderAgent(Agent):
@@ -54,14 +49,14 @@ class InOrderAgent(Agent):
     """
 
     name = "ppo-lagrangian-in-order"
-    Parameters: type[Any] = InOrderParameters
+    Parameters: type[Any] = PpoParameters
 
     def __init__(
         self,
         judge: Judge,
         seed: int,
         evaluations: int,
-        parameters: InOrderParameters = InOrderParameters(),
+        parameters: PpoParameters = _DEFAULTS,
         *,
         shield: bool | None = None,
     ) -> None:
@@ -117,7 +112,7 @@ class InOrderAgent(Agent):
             observations, outcome = step.observations, step.outcome
         return Iteration(episodes.candidates, outcome)
 
-    def _build(self, problem: Problem, parameters: InOrderParameters) -> LagrangianPPO:
+    def _build(self, problem: Problem, parameters: PpoParameters) -> LagrangianPPO:
         register_env(_ENVIRONMENT, _make_environment)
         length = len(problem.space)
         config = (
