@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..hooks import hear_calls
-from ..layers import adapter_of
-from ..repair.patches import Sites, channels_at, layer_patches, sample_sites
+from ..layers import Sites, adapter_of, sample_sites
+from ..repair.patches import channels_at, layer_patches
 
 __all__ = ["Factors", "kronecker_factors", "largest_eigenvalue"]
 

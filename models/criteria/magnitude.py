@@ -7,10 +7,10 @@ from abc import abstractmethod
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..groups import ChannelGroup
-from ..layers import BatchNorm
+from ..layers import averager_of, averages, multiplier_of, multiplies
 from .criterion import Criterion, Evidence, ScoreCriterion
 
 __all__ = ["L1", "L2", "BNScale", "GeometricMedian", "Random"]
@@ -28,8 +28,13 @@ class FilterCriterion(ScoreCriterion):
         total = torch.zeros(group.size, dtype=torch.float64)
         for member in group.producers():
             module = evidence.network.get_submodule(member.layer)
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                filters = module.weight.detach().double()[torch.from_numpy(member.channels)]
+            if multiplies(module):
+                filters = (
+                    multiplier_of(module)
+                    .weight(module)
+                    .detach()
+                    .double()[torch.from_numpy(member.channels)]
+                )
                 total += self.score_filters(filters.reshape(group.size, -1))
         return total.numpy()
 
@@ -78,8 +83,12 @@ class BNScale(ScoreCriterion):
         found = False
         for member in group.producers():
             module = evidence.network.get_submodule(member.layer)
-            if isinstance(module, BatchNorm) and module.affine:
-                scale = module.weight.detach().double()[torch.from_numpy(member.channels)]
+            if averages(module) and averager_of(module).is_adjustable(module):
+                scale = (
+                    module.get_parameter("weight")
+                    .detach()
+                    .double()[torch.from_numpy(member.channels)]
+                )
                 total += scale.abs().sum(dim=1)
                 found = True
         return total.numpy() if found else L1().scores(group, evidence)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..groups import ChannelGroup, Member
-from ..layers import BatchNorm
+from ..layers import averager_of, multiplier_of
 from ..repair.moments import LayerMoments, SampledMoments, weight_matrix
 from .criterion import Criterion, Evidence
 from .magnitude import L1
@@ -137,9 +137,9 @@ class _Contributions:
 
 def _reader_states(member: Member, evidence: Evidence) -> list[_ReaderState | _Contributions]:
     layer = evidence.network.get_submodule(member.layer)
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    own = multiplier_of(layer).weight(layer).detach().double()
     moments = evidence.moments[member.layer]
-    weight = layer.weight.detach().double() * _output_scale(layer, member.layer, evidence)
+    weight = own * _output_scale(own.dim(), member.layer, evidence)
     channels = weight.shape[1]
     parts = len(moments.mean)
     states: list[_ReaderState | _Contributions] = []
@@ -154,18 +154,13 @@ def _reader_states(member: Member, evidence: Evidence) -> list[_ReaderState | _C
     return states
 
 
-def _output_scale(layer: nn.Conv2d | nn.Linear, name: str, evidence: Evidence) -> Tensor:
+def _output_scale(dimensions: int, name: str, evidence: Evidence) -> Tensor:
     """What a following BatchNorm multiplies each output by, float64 [outputs, 1, ...]."""
-    shape = (-1, *(1,) * (layer.weight.dim() - 1))
+    shape = (-1, *(1,) * (dimensions - 1))
     if name not in evidence.norms:
         return torch.ones(1, dtype=torch.float64).view(shape)
     norm = evidence.network.get_submodule(evidence.norms[name])
-    assert isinstance(norm, BatchNorm)
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.detach().double()
-    return scale.view(shape)
+    return averager_of(norm).scale(norm).detach().double().view(shape)
 
 
 def _unit_columns(member: Member, part: int, parts: int, channels: int, per_channel: int) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..groups import Member
 from ..hooks import hear_calls
-from ..layers import adapter_of
-from ..repair.patches import patches_by_position, sample_sites
+from ..layers import adapter_of, sample_sites
+from ..repair.patches import patches_by_position
 
 __all__ = ["input_sensitivities", "terms_of"]
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..groups import ChannelGroup
 from ..hooks import hear_calls
+from ..layers import adapter_of
 from .criterion import Evidence, ScoreCriterion
 
 __all__ = ["Taylor"]
@@ -68,6 +69,7 @@ class Taylor(ScoreCriterion):
         finally:
             handle.remove()
         product = (outputs[-1].detach() * gradient).double()
-        if isinstance(network.get_submodule(layer), nn.Linear):
-            product = product.movedim(-1, 1)
+        adapter = adapter_of(network.get_submodule(layer))
+        assert adapter is not None
+        product = product.movedim(adapter.channel_axis, 1)
         return product.reshape(*product.shape[:2], -1).sum(dim=2).abs().sum(dim=0)

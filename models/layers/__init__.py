@@ -23,9 +23,12 @@ from .layer_norm import LayerNormAdapter
 from .linear import LinearAdapter
 from .pad_shortcut import PadShortcutAdapter
 from .prelu import PReLUAdapter
+from .roles import AveragingAdapter, MultiplyingAdapter, averager_of, multiplier_of
+from .sites import Sites, sample_sites
 from .ties import tied_layers
 
 __all__ = [
+    "AveragingAdapter",
     "BatchNorm",
     "BatchNormAdapter",
     "ConvolutionAdapter",
@@ -35,14 +38,19 @@ __all__ = [
     "LayerFacts",
     "LayerNormAdapter",
     "LinearAdapter",
+    "MultiplyingAdapter",
     "PReLUAdapter",
     "PadShortcutAdapter",
+    "Sites",
     "adapter_of",
+    "averager_of",
     "averages",
     "description",
     "is_depthwise",
     "is_unaltered",
+    "multiplier_of",
     "multiplies",
     "own_copy",
+    "sample_sites",
     "tied_layers",
 ]

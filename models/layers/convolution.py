@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from .adapter import Channels, LayerAdapter, LayerFacts, adapter_of, register
+from .adapter import Channels, LayerFacts, adapter_of, register
+from .roles import MultiplyingAdapter
+from .sites import Sites
 from .weighted import scale_columns, slim_weights
 
 __all__ = ["ConvolutionAdapter", "is_depthwise"]
@@ -23,10 +26,8 @@ def is_depthwise(module: nn.Module) -> bool:
     )
 
 
-class ConvolutionAdapter(LayerAdapter[nn.Conv2d]):
+class ConvolutionAdapter(MultiplyingAdapter[nn.Conv2d]):
     """Of any kernel, stride, padding, dilation and grouping."""
-
-    multiplies = True
 
     def channels(self, layer: nn.Conv2d) -> tuple[int, int]:
         """Output and input channels, over all convolution groups."""
@@ -69,6 +70,32 @@ class ConvolutionAdapter(LayerAdapter[nn.Conv2d]):
     ) -> None:
         """Scale the kernels that read these channels."""
         scale_columns(layer, inputs % layer.weight.shape[1], factors)
+
+    def parts(self, layer: nn.Conv2d) -> int:
+        """Convolution groups."""
+        return layer.groups
+
+    def patches(self, layer: nn.Conv2d, inputs: Tensor, sites: Sites) -> Tensor:
+        """What lies under the kernel, of ``inputs`` [n, C, H, W]."""
+        left, right, top, bottom = layer._reversed_padding_repeated_twice
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
+        height, width = padded.shape[2:]
+        rows_first = padded.permute(0, 2, 3, 1).reshape(-1, padded.shape[1])
+        (kernel_height, kernel_width), (down, across) = layer.kernel_size, layer.dilation
+        corner = (sites.image * height + sites.row * layer.stride[0]) * width
+        corner = corner + sites.column * layer.stride[1]
+        steps = [
+            row * down * width + column * across
+            for row in range(kernel_height)
+            for column in range(kernel_width)
+        ]
+        places = corner[:, None] + torch.tensor(steps, device=corner.device)
+        return rows_first.index_select(0, places.flatten()).view(len(corner), len(steps), -1)
+
+    def outputs_at(self, values: Tensor, sites: Sites) -> Tensor:
+        """Vectors of ``values`` [n, C, H, W]."""
+        return values[sites.image, :, sites.row, sites.column]
 
     def makes_channels(self, layer: nn.Conv2d) -> bool:
         """True, but for a depthwise convolution."""

@@ -9,16 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .adapter import Channels, LayerAdapter, LayerFacts, register
+from .adapter import Channels, LayerFacts, register
+from .roles import MultiplyingAdapter
+from .sites import Sites
 from .weighted import scale_columns, slim_weights
 
 __all__ = ["LinearAdapter"]
 
 
-class LinearAdapter(LayerAdapter[nn.Linear]):
+class LinearAdapter(MultiplyingAdapter[nn.Linear]):
     """Applied to vectors, or at every position of [n, ..., C]."""
 
-    multiplies = True
     channel_axis = -1
 
     def channels(self, layer: nn.Linear) -> tuple[int, int]:
@@ -51,6 +52,14 @@ class LinearAdapter(LayerAdapter[nn.Linear]):
     ) -> None:
         """Scale columns of the weight."""
         scale_columns(layer, inputs, factors)
+
+    def patches(self, layer: nn.Linear, inputs: Tensor, sites: Sites) -> Tensor:
+        """Vectors of ``inputs`` [n, ..., C], as a kernel of one position."""
+        return self.outputs_at(inputs, sites)[:, None]
+
+    def outputs_at(self, values: Tensor, sites: Sites) -> Tensor:
+        """Vectors of ``values`` [n, ..., C], all positions of which count as rows of the map."""
+        return values.reshape(len(values), -1, values.shape[-1])[sites.image, sites.row]
 
     def map_size(self, values: Tensor) -> tuple[int, int]:
         """All positions of ``values`` [n, ..., C] count as height."""

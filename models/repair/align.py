@@ -12,15 +12,15 @@ from torch.nn import functional
 from ..batchnorm import estimating_statistics
 from ..hooks import hear_calls, hear_inputs
 from ..layers import (
-    ConvolutionAdapter,
-    LinearAdapter,
+    MultiplyingAdapter,
+    Sites,
     adapter_of,
-    averages,
-    is_depthwise,
+    averager_of,
+    multiplier_of,
     tied_layers,
 )
 from ..reductions.channels import KeptChannels
-from .patches import Sites, channels_at, layer_patches
+from .patches import channels_at, layer_patches
 from .ridge import RidgeRegression
 from .targets import DenseTargets, ObserveSums, gather_targets
 
@@ -32,6 +32,8 @@ _SHARE = 0.75
 # Of the classifier, as a share of the mean variance of what it reads, for each column per image.
 _RIDGE = 0.6
 _LEAST_VARIANCE = 1e-12
+# A classifier of more columns keeps its weights: solving for them would take gigabytes.
+_MOST_FEATURES = 4096
 
 
 class Alignment:
@@ -65,9 +67,8 @@ class Alignment:
         self._norms = {
             layer: norm
             for layer, norm in norms.items()
-            if isinstance(adapter_of(network.get_submodule(layer)), ConvolutionAdapter)
-            and not is_depthwise(network.get_submodule(layer))
-            and _is_affine(network.get_submodule(norm))
+            if _mixes_maps(network.get_submodule(layer))
+            and averager_of(network.get_submodule(norm)).is_adjustable(network.get_submodule(norm))
         }
         self._classifier = _classifier_of(network, images[:2])
         layers = [*self._norms, *([] if self._classifier is None else [self._classifier])]
@@ -136,32 +137,31 @@ class _Pass:
             if name is None:
                 continue
             layer = self._modules[name]
-            assert isinstance(layer, nn.Conv2d)
             sites = self._targets.sites[name]
             wanted = self._kept_columns(name, self._targets.sums[name])
             wanted = wanted - channels_at(layer, shortcut, sites).float()
             scale, shift = _affine_fit(channels_at(layer, summand, sites).float(), wanted)
             norm = self._modules[self._norms[name]]
-            norm.weight.mul_(scale)
-            norm.bias.mul_(scale).add_(shift)
+            averager_of(norm).rescale(norm, scale, shift)
             return _scaled(summand, scale, shift).add_(shortcut)
         return None
 
     def _refit_classifier(self, layer: nn.Module, inputs: Tensor) -> None:
         name = self._classifier
-        assert name is not None and isinstance(layer, nn.Linear)
+        assert name is not None
+        weights, bias = multiplier_of(layer).weight(layer), multiplier_of(layer).bias(layer)
         vectors = layer_patches(layer, inputs, self._targets.sites[name]).float().cpu()
         rows, columns = vectors.shape
         ridge = _RIDGE * columns / rows * float(vectors.var(dim=0, correction=0).mean())
         weight, offset = RidgeRegression(
             vectors,
-            layer.weight.float().cpu(),
-            layer.bias is not None,
+            weights.float().cpu(),
+            bias is not None,
             ridge * torch.eye(columns),
         ).fit(self._targets.outputs[name].cpu())
-        layer.weight.copy_(weight)
-        if layer.bias is not None:
-            layer.bias.copy_(offset)
+        weights.copy_(weight)
+        if bias is not None:
+            bias.copy_(offset)
 
     def _kept_columns(self, name: str, values: Tensor) -> Tensor:
         """``values`` [rows, C] of the outputs that the slim layer has."""
@@ -186,8 +186,23 @@ def _scaled(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return functional.batch_norm(values, zeros, ones, scale, shift, eps=0.0)
 
 
-def _is_affine(norm: nn.Module) -> bool:
-    return averages(norm) and bool(norm.affine and norm.track_running_stats)
+def _mixes_maps(layer: nn.Module) -> bool:
+    """Whether a layer writes maps, each of them from all that it reads."""
+    adapter = adapter_of(layer)
+    return (
+        adapter is not None
+        and adapter.multiplies
+        and adapter.channel_axis == 1
+        and adapter.makes_channels(layer)
+    )
+
+
+def _ends_in_vectors(layer: nn.Module) -> bool:
+    """Whether a layer multiplies vectors of not too many columns."""
+    adapter = adapter_of(layer)
+    if not isinstance(adapter, MultiplyingAdapter) or adapter.channel_axis != -1:
+        return False
+    return adapter.weight(layer).shape[1] <= _MOST_FEATURES
 
 
 def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
@@ -201,7 +216,7 @@ def _classifier_of(network: nn.Module, images: Tensor) -> str | None:
     handles = [
         hear_calls(module, keep(name))
         for name, module in network.named_modules()
-        if isinstance(adapter_of(module), LinearAdapter) and name not in tied
+        if _ends_in_vectors(module) and name not in tied
     ]
     try:
         with torch.inference_mode():

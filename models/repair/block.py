@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..layers import adapter_of
 from ..reductions.channels import KeptChannels
 from .segments import Segment, cut_network
 
 __all__ = ["BlockRepair", "BlockSchedule"]
 
-_TRAINED = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 # Values between two segments are kept for all images at once, up to this size each.
 _MOST_BYTES = 2**30
 
@@ -128,7 +128,7 @@ class BlockRepair:
                 parameters = [
                     parameter
                     for name, module in network.named_modules()
-                    if name in segment.own and isinstance(module, _TRAINED)
+                    if name in segment.own and adapter_of(module) is not None
                     for parameter in module.parameters()
                 ]
                 self._train(own, parameters, value, comparable, generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +13,15 @@ from ..calls import norms_after
 from ..copying import shallow_copy
 from ..hooks import hear_calls, hear_inputs
 from ..inference.precision import cast_network, place_images
-from ..layers import BatchNorm, is_depthwise, multiplies, tied_layers
+from ..layers import (
+    adapter_of,
+    averager_of,
+    averages,
+    multiplier_of,
+    multiplies,
+    own_copy,
+    tied_layers,
+)
 from ..reductions.channels import KeptChannels
 from .gathering import gather_moments
 from .held_out import are_few, held_out_count
@@ -112,7 +119,7 @@ class FullRepair:
         layers = [
             name
             for name, module in network.named_modules()
-            if multiplies(module) and not is_depthwise(module) and name not in self._tied
+            if _is_refitted(module) and name not in self._tied
         ]
         rows = max(effort.rows, effort.rows_per_image * len(images))
         self._targets: DenseTargets = gather_targets(network, layers, self._norms, images, rows)
@@ -250,7 +257,6 @@ class _Refit:
             name, inputs, _ = waiting
             wanted = self._kept_columns(name, self._targets.sums[name])
             layer = self._modules[name]
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
             wanted = wanted - channels_at(layer, shortcut, self._targets.sites[name]).float()
             self._solve(name, inputs, self._before_norm(name, wanted))
             output = self._running[name].forward(inputs)
@@ -272,11 +278,7 @@ class _Refit:
             ones = torch.ones(len(self._modules[name].get_parameter("weight")))
             return ones, torch.zeros_like(ones), ones.bool()
         norm = self._modules[self._norms[name]]
-        assert isinstance(norm, BatchNorm) and norm.running_var is not None
-        scale = (norm.running_var + norm.eps).rsqrt()
-        shift = torch.zeros_like(scale)
-        if norm.affine:
-            scale, shift = scale * norm.weight, norm.bias
+        scale, shift = averager_of(norm).scale(norm), averager_of(norm).shift(norm)
         usable = scale.abs() > _LEAST_SCALE * scale.abs().max()
         return scale, shift - scale * self._means[name], usable
 
@@ -289,27 +291,24 @@ class _Refit:
     def _solve(self, name: str, inputs: Tensor, wanted: Tensor) -> None:
         """Refit one layer in place to give ``wanted`` [rows, outputs] at its sites."""
         layer = self._modules[name]
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        weight = layer.weight
-        intercept = layer.bias is not None or name in self._norms
-        parts = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        adapter = multiplier_of(layer)
+        weight, bias = adapter.weight(layer), adapter.bias(layer)
+        intercept = bias is not None or name in self._norms
         columns = weight[0].numel()
         if columns > _MOST_COLUMNS:
             return
         patches = patches_by_position(layer, inputs, self._targets.sites[name])
-        metrics = [self._dense_metric(name, part) for part in range(parts)]
+        metrics = [self._dense_metric(name, part) for part in range(adapter.parts(layer))]
         if len(patches) < columns and metrics[0] is None:
             return  # too few places to fit anything but noise
         flat, rounds = self._flat_parts(name), self._effort.rounds
         judged = self._judged(name, columns)
         offsets = refit_weights(weight, patches, wanted, metrics, intercept, flat, rounds, judged)
-        if layer.bias is not None:
-            layer.bias.copy_(offsets)
+        if bias is not None:
+            bias.copy_(offsets)
         elif intercept:
             norm = self._modules[self._norms[name]]
-            assert isinstance(norm, BatchNorm)
-            assert norm.running_mean is not None
-            norm.running_mean.copy_(self._means[name] - offsets)
+            averager_of(norm).mean(norm).copy_(self._means[name] - offsets)
         self._update_running(name)
 
     def _judged(self, name: str, columns: int) -> Tensor | None:
@@ -337,12 +336,9 @@ class _Refit:
     def _dense_metric(self, name: str, part: int) -> Tensor | None:
         """The trusted covariance of a layer's kept columns, positions first, float32 [D, D]."""
         layer = self._modules[name]
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
         moments = self._moments.get(name)
-        if (
-            not isinstance(moments, LayerMoments)
-            or moments.per_channel != layer.weight[0, 0].numel()
-        ):
+        positions = multiplier_of(layer).weight(layer)[0, 0].numel()
+        if not isinstance(moments, LayerMoments) or moments.per_channel != positions:
             return None
         columns = moments.columns(self._inputs.get(name))
         columns = columns.view(-1, moments.per_channel).mT.flatten()
@@ -357,21 +353,16 @@ class _Refit:
         return values[self._outputs[name]] if name in self._outputs else values
 
 
+def _is_refitted(module: nn.Module) -> bool:
+    """Whether it multiplies, each output from all inputs of its group."""
+    adapter = adapter_of(module)
+    return adapter is not None and adapter.multiplies and adapter.makes_channels(module)
+
+
 def _running_mean(norm: nn.Module) -> Tensor:
-    assert isinstance(norm, BatchNorm) and norm.running_mean is not None
-    return norm.running_mean
+    return averager_of(norm).mean(norm)
 
 
 def _own_copy(module: nn.Module) -> nn.Module | None:
     """A copy of a layer that owns what full repair changes."""
-    if not isinstance(module, nn.Conv2d | nn.Linear | BatchNorm):
-        return None
-    duplicate = copy.copy(module)
-    duplicate._parameters = {
-        key: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
-        for key, value in module._parameters.items()
-    }
-    duplicate._buffers = {
-        key: None if value is None else value.clone() for key, value in module._buffers.items()
-    }
-    return duplicate
+    return own_copy(module) if multiplies(module) or averages(module) else None

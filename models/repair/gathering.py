@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ..calls import map_size
 from ..hooks import hear_calls
+from ..layers import multiplier_of, sample_sites
 from ..progress import SILENT, Progress
 from .held_out import RIDGES, are_few, held_out_count, smallest_good
 from .moments import RIDGE, InputMoments, LayerMoments, SampledMoments, weight_matrix
-from .patches import layer_patches, sample_sites
+from .patches import patches_by_position
 
 __all__ = ["gather_moments"]
 
@@ -66,16 +67,14 @@ def gather_moments(
     seen = 0
     for name in layers:
         layer = network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
 
         def read(layer: nn.Module, inputs: Tensor, output: Tensor, name: str = name) -> None:
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
             size = map_size(layer, output)
             if name not in gathered:
                 gathered[name] = _Gathered.of(layer, size, len(images), rows, held_out > 0)
             share = max(1, gathered[name].rows * len(output) // len(images))
             sites = sample_sites(len(output), size, share, generator)
-            patches = layer_patches(layer, inputs, sites)
+            patches = patches_by_position(layer, inputs, sites)
             vectors = _grouped(layer, patches, gathered[name].per_channel)
             gathered[name].add(vectors, sites.image + seen < learned)
 
@@ -134,14 +133,15 @@ class _Gathered:
     @classmethod
     def of(
         cls,
-        layer: nn.Conv2d | nn.Linear,
+        layer: nn.Module,
         size: tuple[int, int],
         images: int,
         rows: int,
         can_hold_out: bool,
     ) -> _Gathered:
-        per_channel = _columns_per_channel(layer)
-        columns = layer.weight.shape[1] * per_channel
+        weight = multiplier_of(layer).weight(layer)
+        per_channel = weight[0, 0].numel() if weight[0].numel() <= _MOST_COLUMNS else 1
+        columns = weight.shape[1] * per_channel
         sampled = columns > _MOST_FEATURES
         if sampled:
             rows = min(rows, _MOST_SAMPLED)
@@ -202,20 +202,12 @@ class _Gathered:
         return RIDGES[smallest_good(errors)]
 
 
-def _columns_per_channel(layer: nn.Conv2d | nn.Linear) -> int:
-    if isinstance(layer, nn.Linear):
-        return 1
-    positions = layer.kernel_size[0] * layer.kernel_size[1]
-    columns = layer.in_channels // layer.groups * positions
-    return positions if columns <= _MOST_COLUMNS else 1
-
-
-def _grouped(layer: nn.Conv2d | nn.Linear, patches: Tensor, per_channel: int) -> Tensor:
-    """Patches [rows, columns] as vectors [convolution groups, rows, D]."""
-    if isinstance(layer, nn.Linear):
-        return patches.unsqueeze(0)
-    positions = layer.kernel_size[0] * layer.kernel_size[1]
+def _grouped(layer: nn.Module, patches: Tensor, per_channel: int) -> Tensor:
+    """Patches [rows, positions, C] as vectors [convolution groups, rows, D]."""
+    rows, positions, _ = patches.shape
     if per_channel != positions:
         # Which kernel position stands for all hardly matters; the middle one sees no padding.
-        patches = patches.view(len(patches), -1, positions)[:, :, positions // 2]
-    return patches.reshape(len(patches), layer.groups, -1).transpose(0, 1)
+        vectors = patches[:, positions // 2]
+    else:
+        vectors = patches.transpose(1, 2).flatten(1)
+    return vectors.reshape(rows, multiplier_of(layer).parts(layer), -1).transpose(0, 1)

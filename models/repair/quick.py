@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..layers import BatchNorm
+from ..layers import averager_of, multiplier_of
 from ..reductions.channels import KeptChannels
 from .moments import InputMoments, LayerMoments, weight_matrix
 from .nested import NestedRegression
@@ -92,15 +92,13 @@ class QuickRepair:
                 index = torch.from_numpy(outputs)
                 weight, shift = weight[index], shift[index]
             layer = slimmed.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
             layer._parameters["weight"] = nn.Parameter(weight.clone(), requires_grad=False)
-            if layer.bias is not None:
-                layer.bias.add_(shift)
+            bias = multiplier_of(layer).bias(layer)
+            if bias is not None:
+                bias.add_(shift)
             elif name in self._norms:
                 norm = slimmed.get_submodule(self._norms[name])
-                assert isinstance(norm, BatchNorm)
-                assert norm.running_mean is not None
-                norm.running_mean.sub_(shift)
+                averager_of(norm).mean(norm).sub_(shift)
 
     def _solve(self, name: str, inputs: NDArray[np.int64]) -> _Solution:
         key = (name, inputs.tobytes())
@@ -109,8 +107,8 @@ class QuickRepair:
             self._solutions.move_to_end(key)
             return solution
         layer = self._network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        regression = _LayerRegression(layer, self._moments[name])
+        weight = multiplier_of(layer).weight(layer)
+        regression = _LayerRegression(weight, self._moments[name])
         ranking, moments = self._rankings.get(name), self._moments[name]
         if (
             ranking is not None
@@ -132,8 +130,8 @@ class QuickRepair:
 class _LayerRegression:
     """The regressions of one layer's weights on its kept inputs, one for each convolution group."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, moments: InputMoments) -> None:
-        self._weight = layer.weight.detach()
+    def __init__(self, weight: Tensor, moments: InputMoments) -> None:
+        self._weight = weight.detach()
         self._moments = moments
         self._channels = self._weight.shape[1]  # of one convolution group
         self._positions = self._weight[0, 0].numel()

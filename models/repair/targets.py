@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..calls import map_size
 from ..hooks import hear_calls
-from .patches import Sites, channels_at, sample_sites
+from ..layers import Sites, sample_sites
+from .patches import channels_at
 
 __all__ = ["DenseTargets", "ObserveSums", "gather_targets"]
 
@@ -108,9 +109,7 @@ def gather_targets(
     summands: dict[int, tuple[str, Tensor]] = {}
 
     def at_sites(name: str, values: Tensor) -> Tensor:
-        layer = network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        return channels_at(layer, values, targets.sites[name])
+        return channels_at(network.get_submodule(name), values, targets.sites[name])
 
     def observe(left: Tensor, right: Tensor) -> None:
         owners = [summands[id(each)][0] for each in (left, right) if id(each) in summands]

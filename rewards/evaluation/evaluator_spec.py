@@ -17,7 +17,7 @@ from ..registry import DEFAULT_MEASURES
 __all__ = ["EvaluatorSpec", "evaluation_key"]
 
 # Part of every evaluation's key: raise it when the same candidate would get other numbers.
-_VERSION = "6"
+_VERSION = "7"
 
 
 class EvaluatorSpec(BaseModel):

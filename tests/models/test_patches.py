@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.models.calls import map_size
-from prunetune.models.repair.patches import Sites, channels_at, layer_patches, sample_sites
+from prunetune.models.layers import Sites, sample_sites
+from prunetune.models.repair.patches import channels_at, layer_patches
 from torch import Tensor, nn
 
 

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunetune.models import slim, trace_channel_groups
 from prunetune.models.calls import map_size, norms_after
+from prunetune.models.hooks import hear_calls
+from prunetune.models.layers import sample_sites
 from prunetune.models.reductions.channels import kept_channels
 from prunetune.models.repair import LayerMoments, QuickRepair, gather_moments
 from prunetune.models.repair.moments import (
@@ -20,7 +22,7 @@ from prunetune.models.repair.moments import (
     regress_columns,
     stored_moments,
 )
-from prunetune.models.repair.patches import layer_patches, sample_sites
+from prunetune.models.repair.patches import layer_patches
 from prunetune.models.statistics import TaskStatistics
 from torch import Tensor, nn
 
@@ -45,11 +47,10 @@ def _all_patches(network: nn.Module, name: str, images: Tensor) -> Tensor:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     seen: list[Tensor] = []
 
-    def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        seen.append(layer_patches(module, inputs[0], _all_sites(module, output)))
+    def read(module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        seen.append(layer_patches(module, inputs, _all_sites(module, output)))
 
-    handle = layer.register_forward_hook(read)
+    handle = hear_calls(layer, read)
     with torch.no_grad():
         network(images)
     handle.remove()

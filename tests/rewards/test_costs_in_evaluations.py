@@ -61,7 +61,7 @@ def test_the_key_of_evaluations_without_further_costs_is_that_of_earlier_records
     digits_task: PruningTask,
 ) -> None:
     facts = {
-        "version": "6",
+        "version": "7",
         "task": digits_task.digest,
         "seed": 0,
         "precision": "fp32",
