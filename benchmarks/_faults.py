@@ -117,7 +117,10 @@ FAULTS = (
     ),
     Fault(_CONTINUATION, "_TOLERANCE = 0.01", "_TOLERANCE = 1.0", _CONTINUED),
     Fault(
-        _CONTINUATION, 'now["files"].get(file) != digest', 'file not in now["files"]', _CONTINUED
+        "models/identity.py",
+        "if before.get(label) != now.get(label)",
+        "if label not in now",
+        _CONTINUED,
     ),
     Fault(
         "search/engine/stopping.py",
@@ -179,7 +182,7 @@ FAULTS = (
         ("rewards/test_evaluation.py",),
     ),
     Fault(
-        "search/spec/reading.py",
+        "search/spec/yaml_text.py",
         "if key.value in seen:",
         "if key.value is None:",
         ("search/test_spec.py",),
