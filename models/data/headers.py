@@ -67,6 +67,9 @@ def opened_image(image: bytes | Path, name: str) -> Iterator[Image.Image]:
     """
     if not isinstance(image, Path) and not image:
         raise DataError(f"{name} has no image bytes; remove it.")
+    if isinstance(image, Path) and not image.is_file():
+        # A pipe would be waited for.
+        raise DataError(f"{name} is not a file; remove it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

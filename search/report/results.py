@@ -13,6 +13,7 @@ from ..._live import is_live, live_name
 from ...errors import RunFolderError
 from ...rewards import Evaluation
 from ..run.checkpoints import experiments
+from ..run.files import read_file
 from ..run.folder import RunFolder
 from ..run.history import Asked, TrialHistory
 from ..run.record import read_record
@@ -35,7 +36,7 @@ FLOPS_NOTE = "FLOPs = 2 x multiply-accumulates of convolutions and linear layers
 ACCURACY = "accuracy"
 """The measure that pictures show beside the reward, where it is recorded."""
 
-_MULTIPLIER = "multipliers/"
+_ITERATION, _MULTIPLIER = "training_iteration", "multipliers/"
 _POLICY = {"return": "episode_return", "entropy": "entropy/default_policy"}
 _TITLES = {"flops": "FLOPs", "params": "parameters"}
 
@@ -96,8 +97,11 @@ def delivered_accuracy(best: Best) -> float:
 
 
 def number(value: object) -> float:
-    """Return the number, or not-a-number for what is missing."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    """Return the number, or not-a-number for what is missing or larger than any."""
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def load_results(run: RunFolder) -> Results:
@@ -142,11 +146,16 @@ def _logged(
     found: dict[str, dict[int, dict[str, float]]] = {}
     logs = (path for each in experiments(run.tune) for path in sorted(each.rglob("result.json")))
     for path in logs:
-        for line in path.read_text().splitlines():
+        try:
+            lines = read_file(path).splitlines()
+        except RunFolderError:
+            # Pictures of multipliers are not worth a report.
+            continue
+        for line in lines:
             try:
                 row = json.loads(line)
-                trial, iteration = row["config"]["trial"]["name"], row["training_iteration"]
-            except (ValueError, KeyError, TypeError):
+                trial, iteration = str(row["config"]["trial"]["name"]), int(row[_ITERATION])
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 # The last line may be half-written where a machine died.
                 continue
             values = read(row)
@@ -157,7 +166,7 @@ def _logged(
 
 def _multipliers(row: Mapping[str, Any]) -> dict[str, float]:
     return {
-        key.removeprefix(_MULTIPLIER): float(value)
+        key.removeprefix(_MULTIPLIER): number(value)
         for key, value in row.items()
         if key.startswith(_MULTIPLIER) and isinstance(value, (int, float))
     }
@@ -165,7 +174,7 @@ def _multipliers(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _policy(row: Mapping[str, Any]) -> dict[str, float]:
     return {
-        name: float(row[key])
+        name: number(row[key])
         for name, key in _POLICY.items()
         if isinstance(row.get(key), (int, float))
     }

@@ -21,7 +21,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from .files import sync_folder, write_durably
+from ...errors import RunFolderError
+from .files import read_content, sync_folder, write_durably
 
 __all__ = [
     "TrialEnd",
@@ -40,6 +41,16 @@ _SEAL, _END = "trial.json", "ended.json"
 _RETIRED = "-retired-"
 # Of a trial's checkpoints in retired experiments: the newest, and one in case that it is damaged.
 _KEPT = 2
+# What reading and understanding a file may end in that anything may have been done to.
+_BROKEN = (
+    RunFolderError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -71,15 +82,18 @@ def seal_checkpoint(folder: Path, state: TrialState) -> None:
 def read_checkpoint(folder: Path) -> TrialState | None:
     """How far a checkpoint's trial had come, or ``None`` where it is not whole."""
     try:
-        seal = json.loads((folder / _SEAL).read_text())
+        seal = json.loads(read_content(folder / _SEAL))
         files, there = (
             dict(seal.pop("files")),
             {_name(path, folder): path for path in _files(folder)},
         )
+        # What Tune adds of its own is hidden.
+        if any(name not in files for name in there if not name.startswith(".")):
+            return None
         if any(_checksum(there[name]) != checksum for name, checksum in files.items()):
             return None
         return _STATES.validate_python(seal)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _BROKEN:
         return None
 
 
@@ -122,8 +136,8 @@ def write_end(folder: Path, end: TrialEnd) -> None:
 def read_end(folder: Path, evaluations: int) -> TrialEnd | None:
     """How a trial ended that may ask for so many candidates; ``None`` where it has not."""
     try:
-        end = _ENDS.validate_python(json.loads((folder / _END).read_text()))
-    except (OSError, ValueError, RecursionError):
+        end = _ENDS.validate_python(json.loads(read_content(folder / _END)))
+    except _BROKEN:
         return None
     return end if end.evaluations == evaluations else None
 

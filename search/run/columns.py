@@ -6,6 +6,7 @@ What is not as it must be is refused here, so that nobody behind need doubt what
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["CANDIDATE", "read_columns"]
+__all__ = ["CANDIDATE", "marked", "read_columns"]
 
 CANDIDATE = pa.list_(pa.int32())
 """The type of a column of candidates."""
@@ -24,7 +25,10 @@ _MOST_BYTES = 8 * 2**30
 
 
 def read_columns(
-    content: bytes, kinds: Mapping[str, pa.DataType], optional: tuple[str, ...] = ()
+    content: bytes,
+    kinds: Mapping[str, pa.DataType],
+    optional: tuple[str, ...] = (),
+    mark: bytes | None = None,
 ) -> pa.Table:
     """The table in a Parquet file.
 
@@ -33,6 +37,7 @@ def read_columns(
         kinds: The columns that it must have, with their types. A ``candidate`` is whole numbers of
             at least 0, and was named ``widths`` by prunetune 0.1.0. Only ``error`` may be null.
         optional: Prefixes of columns of float64 that it may have.
+        mark: Under which `marked` has left a checksum; files of older versions have none.
 
     Returns:
         Those columns; others are left out.
@@ -42,6 +47,9 @@ def read_columns(
     """
     try:
         table = _read(content)
+        known = (table.schema.metadata or {}).get(mark) if mark is not None else None
+        if known is not None and known != _checksum(table):
+            raise ValueError("its content is not what was written")
         names = [_today(name) for name in table.column_names]
         if len(set(names)) < len(names):
             raise ValueError("a column is there twice")
@@ -60,6 +68,18 @@ def read_columns(
             raise ValueError(f"its column {name!r} has empty cells")
     _check_candidates(columns["candidate"])
     return pa.table(columns)
+
+
+def marked(table: pa.Table, mark: bytes) -> pa.Table:
+    """A table whose metadata hold a checksum of its content."""
+    metadata = {**(table.schema.metadata or {}), mark: _checksum(table)}
+    return table.replace_schema_metadata(metadata)
+
+
+def _checksum(table: pa.Table) -> bytes:
+    """Of names and values; independent of how they lie in memory or in a file."""
+    rows = sorted(table.to_pydict().items())
+    return f"{zlib.crc32(repr(rows).encode()):08x}".encode()
 
 
 def _read(content: bytes) -> pa.Table:

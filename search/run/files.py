@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ...errors import RunFolderError
 
-__all__ = ["read_file", "sync_folder", "write_durably"]
+__all__ = ["read_content", "read_file", "sync_folder", "write_durably"]
 
-# Larger than cost tables and summaries of the largest comparisons.
-_MOST_BYTES = 256 * 2**20
+# Larger than any part of a record of ten million evaluations.
+_MOST_BYTES = 4 * 2**30
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -48,6 +48,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_content(path: Path) -> bytes:
+    """The content of a file of a run.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        RunFolderError: If it is a link, no plain file, too large, or cannot be read.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise RunFolderError(
+                f"{path} is no file of its own, or larger than any of a run; restore it from a "
+                "copy."
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunFolderError(
+            f"The file {path} cannot be read ({error.strerror or error}); restore it from a copy."
+        ) from error
+
+
 def read_file(path: Path) -> str:
     """The text of a file of a run.
 
@@ -55,14 +78,10 @@ def read_file(path: Path) -> str:
         RunFolderError: If it is not there, is no plain file, too large or not UTF-8.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise RunFolderError(
-                f"{path} is no file, or larger than any of a run; restore it from a copy."
-            )
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        return read_content(path).decode()
+    except FileNotFoundError:
+        raise RunFolderError(f"The file {path} is not there; restore it from a copy.") from None
+    except UnicodeDecodeError as error:
         raise RunFolderError(
-            f"The file {path} cannot be read ({reason}); restore it from a copy."
-        ) from error
+            f"The file {path} cannot be read ({error}); restore it from a copy."
+        ) from None

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import RunFolderError
-from .columns import CANDIDATE, read_columns
-from .files import write_durably
+from .columns import CANDIDATE, marked, read_columns
+from .files import read_content, write_durably
 
 _COST_PREFIX = "costs."
 _KINDS = {
@@ -23,6 +23,8 @@ _KINDS = {
     "feasible": pa.bool_(),
     "evaluations_before": pa.int64(),
 }
+# Parquet's own checksums are off, and would leave out its metadata.
+_MARK = b"prunetune.crc32"
 _NAME = re.compile(r"[0-9]{6,9}")
 
 
@@ -88,7 +90,7 @@ class TrialHistory:
             }
         )
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(marked(table, _MARK), sink)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_durably(self._path(iteration), sink.getvalue().to_pybytes())
@@ -102,7 +104,7 @@ class TrialHistory:
         """The iterations that are there, ascending."""
         if not self.folder.is_dir():
             return []
-        names = (path.stem for path in self.folder.glob("*.parquet") if path.is_file())
+        names = (path.stem for path in self.folder.glob("*.parquet"))
         return sorted(int(name) for name in names if _NAME.fullmatch(name))
 
     def load(self) -> list[Asked]:
@@ -115,12 +117,12 @@ class TrialHistory:
         for iteration in self.iterations():
             path = self._path(iteration)
             try:
-                rows = read_columns(path.read_bytes(), _KINDS, (_COST_PREFIX,)).to_pylist()
-            except (ValueError, OSError) as error:
+                table = read_columns(read_content(path), _KINDS, (_COST_PREFIX,), _MARK)
+            except (ValueError, FileNotFoundError) as error:
                 raise RunFolderError(
                     f"The history {path} cannot be read ({error}); restore it from a copy."
                 ) from error
-            asked.extend(_candidate(row) for row in rows)
+            asked.extend(_candidate(row) for row in table.to_pylist())
         return asked
 
     def drop_after(self, iteration: int) -> None:

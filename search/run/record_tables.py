@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...cluster.worker import is_lost
+from ...errors import RunFolderError
 from ...models.space import Candidate
 from ...rewards.evaluation.evaluation import COLUMN_PREFIXES, Evaluation
 from .columns import CANDIDATE, read_columns
+from .files import read_content
 
 __all__ = [
     "KEY_COLUMNS",
@@ -131,7 +133,7 @@ def part_files(folder: Path, level: int | None = None) -> list[Path]:
     found = []
     for path in folder.iterdir():
         match = _NAME.fullmatch(path.name)
-        if match and level in (None, int(match.group(1))) and path.is_file():
+        if match and level in (None, int(match.group(1))):
             found.append(path)
     return sorted(found, key=lambda path: path.name)
 
@@ -143,7 +145,10 @@ def read_part(path: Path) -> pa.Table:
         FileNotFoundError: If it was merged into another one meanwhile.
         DamagedError: If its content is not what was written.
     """
-    content = path.read_bytes()
+    try:
+        content = read_content(path)
+    except RunFolderError as error:
+        raise DamagedError(path) from error
     match = _NAME.fullmatch(path.name)
     if match is None or int(match.group(2), 16) != zlib.crc32(content):
         raise DamagedError(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,10 @@ from .folder import RunFolder
 __all__ = ["Best", "Counts", "Dense", "Status", "Summary", "read_summary", "write_summary"]
 
 Status = Literal["running", "interrupted", "failed", "finished"]
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of things; what is larger is no count, and no number of floating point."""
 
 
 class _Part(BaseModel):
@@ -34,9 +38,9 @@ class Dense(_Part):
 
     validation: float | None
     test: float | None = None
-    flops: int
-    params: int
-    groups: dict[str, int]
+    flops: Count
+    params: Count
+    groups: dict[str, Count]
     measures: dict[str, float] = Field(default_factory=dict)
 
 
@@ -51,10 +55,10 @@ class Counts(_Part):
         per_second: ``unique`` over the seconds of searching, interruptions left out.
     """
 
-    asked: int = 0
-    unique: int = 0
-    cached: int = 0
-    failed: int = 0
+    asked: Count = 0
+    unique: Count = 0
+    cached: Count = 0
+    failed: Count = 0
     per_second: float = 0.0
 
 
@@ -102,8 +106,8 @@ class Best(_Part):
     budget: dict[str, float | str]
     agent: str
     seed: int
-    evaluations: int
-    feasible_candidates: int
+    evaluations: Count
+    feasible_candidates: Count
     finalists: tuple[tuple[int, ...], ...] = ()
     stopped: bool = False
     error: str | None = None
@@ -113,15 +117,15 @@ class Best(_Part):
     )
     costs: dict[str, float] | None = None
     measured: dict[str, float] = Field(default_factory=dict)
-    flops: int | None = None
-    params: int | None = None
+    flops: Count | None = None
+    params: Count | None = None
     search_reward: float | None = None
-    found_after: int | None = None
+    found_after: Count | None = None
     validation: float | None = None
     validation_after: float | None = None
     test_before: float | None = None
     test_after: float | None = None
-    finetune_epochs: int | None = None
+    finetune_epochs: Count | None = None
     artifact: str | None = None
     relative_errors: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from .model import BudgetSpec, CompareSpec, FinetuneSpec, SearchSpec
 from .names import check_names
 from .paths import anchor_paths
 from .trials import comparison_trials
-from .yaml_text import yaml_values
+from .yaml_text import MOST_BYTES, yaml_values
 
 __all__ = [
     "BudgetSpec",
@@ -62,6 +62,10 @@ def read_spec_file(path: Path | str, overrides: Sequence[str] = ()) -> SearchSpe
     """
     file = Path(path).expanduser()
     try:
+        if file.exists() and not file.is_file():
+            raise SpecError(f"The spec {path} is not a file; give a YAML file.")
+        if file.stat().st_size > MOST_BYTES:
+            raise SpecError(f"The spec file {path} is too large for a spec; give a YAML file.")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"There is no spec file {path}; check the path.") from None

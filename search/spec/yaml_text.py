@@ -8,12 +8,15 @@ import yaml
 
 from ...errors import SpecError
 
-__all__ = ["yaml_values"]
+__all__ = ["MOST_BYTES", "yaml_values"]
 
 _DEEPEST = 50
 # A spec with a large grid has some thousands; a few aliases of aliases have billions.
 _MOST_VALUES = 100_000
-_MOST_BYTES = 4 * 2**20
+
+MOST_BYTES = 4 * 2**20
+"""Of a spec's text."""
+
 _WRONG_SCALAR = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -27,10 +30,10 @@ def yaml_values(text: str, source: str) -> Any:
     Raises:
         SpecError: If it is no YAML, has a key twice, or is too large or too deep for a spec.
     """
-    if len(text) > _MOST_BYTES:
+    if len(text) > MOST_BYTES:
         raise SpecError(
             f"{source} has {len(text) / 2**20:.0f} MB, and a spec has at most "
-            f"{_MOST_BYTES // 2**20}; give a spec."
+            f"{MOST_BYTES // 2**20}; give a spec."
         )
     try:
         values = yaml.load(text, _UniqueKeyLoader)

@@ -153,7 +153,7 @@ ALIASES = "measures:\n- &a0 [x]\n" + "".join(
         (MINIMAL + "cluster: {evaluator_cpus: .inf}", "it should be a finite number"),
         (MINIMAL + f"reward: 'own.py:{LONG}'", "bytes, and a folder's may have 230"),
         (MINIMAL + ALIASES, "has more than 100000 values"),
-        (MINIMAL + "# " + "x" * 5_000_000, "has 5 MB"),
+        (MINIMAL + "# " + "x" * 5_000_000, "is too large for a spec"),
         (
             MINIMAL + "compare: {rewards: [accuracy, loss], agents: [random, tpe], seeds: 9999}",
             "has 39996 searches",
