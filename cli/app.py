@@ -18,6 +18,7 @@ from .commands import (
     RunPath,
     SpecPath,
     conclude,
+    in_a_process_of_its_own,
     plainly,
     run_spec,
     say,
@@ -189,7 +190,7 @@ def report(run: RunPath, as_json: AsJson = False) -> None:
     from ..search.run.location import opened_run
 
     with opened_run(run) as folder:
-        conclude(folder, as_json)
+        conclude(folder, as_json, whole=False)
 
 
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")]
@@ -307,6 +308,6 @@ def list_names(
 app.add_typer(jobs)
 
 
-def main() -> Any:
+def main() -> None:
     """The entry point of the ``prunetune`` command."""
-    return app(prog_name="prunetune")
+    in_a_process_of_its_own(lambda: app(prog_name="prunetune"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -15,6 +18,7 @@ import typer
 
 from .._text import visible
 from ..errors import PruneTuneError, SpecError
+from ..search.engine.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from ..models.progress import Progress
@@ -30,6 +34,7 @@ __all__ = [
     "RunPath",
     "SpecPath",
     "conclude",
+    "in_a_process_of_its_own",
     "interrupted",
     "plainly",
     "run_spec",
@@ -38,7 +43,10 @@ __all__ = [
     "with_method_named",
 ]
 
+_INCOMPLETE = 1
 _USER_MISTAKE = 2
+_EXIT_SECONDS = 10.0
+# After Ctrl-C, SIGTERM or a closed terminal.
 _INTERRUPTED = 130
 
 _P = ParamSpec("_P")
@@ -86,8 +94,7 @@ def plainly(command: Callable[_P, None]) -> Callable[_P, None]:
                 raise
             _fail(f"{error.filename}: {error.strerror}; check the path and its permissions.")
         except KeyboardInterrupt:
-            say("Interrupted.", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            _end("Interrupted.")
 
     return wrapped
 
@@ -107,8 +114,38 @@ def interrupted(run: str | None) -> NoReturn:
         if run is None
         else f"no evaluation is lost. Continue with `prunetune resume {run}`."
     )
-    say(f"Interrupted: {kept}", err=True)
+    _end(f"Interrupted: {kept}")
+
+
+def _end(message: str) -> NoReturn:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say(message, err=True)
     raise typer.Exit(_INTERRUPTED)
+
+
+def in_a_process_of_its_own(command: Callable[[], None]) -> None:
+    """Run the command line so that signals end it within seconds, whatever it is doing.
+
+    Args:
+        command: Ends with `SystemExit`.
+    """
+    try:
+        with ended_by_signals():
+            command()
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            _leave_soon()
+        raise
+
+
+def _leave_soon() -> None:
+    """Let nothing keep this process: what Ray still waits for is its own, ours is on disk."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    watchdog = threading.Timer(_EXIT_SECONDS, os._exit, (_INTERRUPTED,))
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def with_method_named(method: str | None, overrides: list[str] | None) -> list[str]:
@@ -162,8 +199,14 @@ def show(run: Callable[[Progress], AbstractContextManager[Run]], as_json: bool) 
         conclude(ended.folder, as_json)
 
 
-def conclude(run: Path, as_json: bool) -> None:
-    """Write the report and print the results."""
+def conclude(run: Path, as_json: bool, whole: bool = True) -> None:
+    """Write the report and print the results.
+
+    Args:
+        run: The run folder.
+        as_json: Print JSON.
+        whole: Whether the run was to be finished: an incomplete one then ends with exit code 1.
+    """
     from ..search.report import print_results, write_report
 
     page, results = write_report(run)
@@ -172,3 +215,10 @@ def conclude(run: Path, as_json: bool) -> None:
     else:
         print_results(results)
         say(f"Report: {page}")
+    if whole and results.summary.status == "incomplete":
+        say(
+            f"Incomplete: {results.summary.error} Remove the cause, then try again with "
+            f"`prunetune resume {run}`.",
+            err=True,
+        )
+        raise typer.Exit(_INCOMPLETE)

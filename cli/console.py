@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -67,7 +67,8 @@ class LiveProgress(Progress):
 
     def note(self, message: str) -> None:
         """Say one thing above the bar."""
-        self._console.print(visible(message), markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            self._console.print(visible(message), markup=False, highlight=False)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show the table above the bar, as many of its rows as the terminal has room for."""
@@ -86,11 +87,13 @@ class LiveProgress(Progress):
     def finish(self) -> None:
         """End the step; bar and table stay, as they were last."""
         if self._live is not None:
-            self._live.stop()
+            # A terminal may be gone; the run that ends with it is not.
+            with contextlib.suppress(OSError):
+                self._live.stop()
         self._live = self._bars = self._step = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Live on a terminal, plain lines elsewhere; on standard error, so results can be piped."""
     console = Console(stderr=True)

@@ -17,6 +17,7 @@ from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
 from ..rewards.evaluation.evaluations import sentence
 from .lane import Job, Lane
+from .lifeline import Lifeline
 from .resources import EvaluatorResources, capacity
 from .store import EvaluationStore
 from .worker import EvaluatorFactory, lost_evaluation
@@ -67,11 +68,13 @@ class PoolPlan:
         workers: Number of evaluator processes, or ``None`` for as many as the cluster has room for.
         resources: What one of them occupies.
         patience: Seconds to wait, without a single worker placed, before giving up.
+        lifeline: Of the driver, without which nothing is evaluated any more.
     """
 
     workers: int | None
     resources: EvaluatorResources = field(default_factory=EvaluatorResources)
     patience: float = 120.0
+    lifeline: Lifeline = field(default_factory=Lifeline.of_this_process)
 
 
 class Coordinator:
@@ -87,6 +90,7 @@ class Coordinator:
     def __init__(self, factory: bytes, store: EvaluationStore, plan: PoolPlan) -> None:
         from ray import cloudpickle
 
+        plan.lifeline.depend()
         self._factory: EvaluatorFactory = cloudpickle.loads(factory)
         self._store = store
         self._plan = plan
@@ -272,7 +276,9 @@ class Coordinator:
             lane.retire()
             self._lanes.remove(lane)
         while len(self._lanes) < wanted:
-            lane = Lane(self._factory, self._plan.resources, self._queue, owner=self)
+            lane = Lane(
+                self._factory, self._plan.resources, self._plan.lifeline, self._queue, owner=self
+            )
             self._lanes.append(lane)
             lane.start()
 

@@ -11,6 +11,7 @@ from ..errors import ClusterError, PruneTuneError
 from ..models.space import Candidate
 from ..rewards.evaluation.evaluation import Evaluation
 from ..rewards.evaluation.evaluations import failed_evaluation, sentence
+from .lifeline import Lifeline
 from .resources import EvaluatorResources
 from .worker import Built, EvaluatorFactory, EvaluatorWorker
 
@@ -61,6 +62,7 @@ class Lane:
     Args:
         factory: Reference of the pickled evaluator factory.
         resources: What the process occupies.
+        lifeline: Of the driver, without which the process ends.
         queue: Shared by all lanes; (rank, serial number, job), lowest first.
         owner: Receives what happens here.
     """
@@ -69,6 +71,7 @@ class Lane:
         self,
         factory: EvaluatorFactory,
         resources: EvaluatorResources,
+        lifeline: Lifeline,
         queue: asyncio.PriorityQueue[tuple[int, int, Job]],
         owner: LaneOwner,
     ) -> None:
@@ -77,6 +80,7 @@ class Lane:
         self.retired = False
         self._factory = factory
         self._resources = resources
+        self._lifeline = lifeline
         self._queue = queue
         self._owner = owner
         self._sent: list[Job] = []
@@ -97,7 +101,7 @@ class Lane:
 
         deaths = 0
         while not self.retired:
-            worker = _spawn(self._resources)
+            worker = _spawn(self._resources, self._lifeline)
             try:
                 built = await self._build(worker)
                 if built.dense is not None:
@@ -182,7 +186,7 @@ class Lane:
                 return sentence(error)
 
 
-def _spawn(resources: EvaluatorResources) -> Any:
+def _spawn(resources: EvaluatorResources, lifeline: Lifeline) -> Any:
     import ray
 
     return (
@@ -193,5 +197,5 @@ def _spawn(resources: EvaluatorResources) -> Any:
             max_restarts=0,
             runtime_env={"env_vars": resources.environment},
         )
-        .remote()
+        .remote(lifeline)
     )

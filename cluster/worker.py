@@ -15,6 +15,7 @@ from ..rewards.evaluation.evaluations import (
     failed_evaluation,
     sentence,
 )
+from .lifeline import Lifeline
 
 # How the error of an evaluation begins that failed without having been heard of.
 _LOST = "EvaluatorDied: "
@@ -53,9 +54,15 @@ def is_lost(error: str | None) -> bool:
 
 
 class EvaluatorWorker:
-    """A Ray actor's class; the environment of its process limits the threads of an evaluation."""
+    """A Ray actor's class; the environment of its process limits the threads of an evaluation.
 
-    def __init__(self) -> None:
+    Args:
+        lifeline: Of the driver: nothing is evaluated for one that has died.
+    """
+
+    def __init__(self, lifeline: Lifeline) -> None:
+        lifeline.depend()
+        self._lifeline = lifeline
         self._evaluator: Evaluator | None = None
 
     def ping(self) -> int:
@@ -75,4 +82,6 @@ class EvaluatorWorker:
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Evaluate one candidate. Whatever it raises is recorded and not raised."""
         assert self._evaluator is not None
+        # What waited here while the driver died is evaluated by the run that resumes it.
+        self._lifeline.end_if_cut()
         return evaluate_safely(self._evaluator, candidate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -110,11 +111,11 @@ class PlainProgress(Progress):
             return
         self._last_line = now
         elapsed = now - self._began
-        remaining = elapsed * max(self._total - self._done, 0) / max(self._done, 1)
-        self._print(
-            f"{self._label}: {self._done} of {self._total}, "
-            f"{elapsed:.0f} s so far, about {remaining:.0f} s to go"
-        )
+        line = f"{self._label}: {self._done} of {self._total}, {elapsed:.0f} s so far"
+        if self._done:
+            remaining = elapsed * max(self._total - self._done, 0) / self._done
+            line += f", about {remaining:.0f} s to go"
+        self._print(line)
 
     def note(self, message: str) -> None:
         """Print the message at once."""
@@ -125,4 +126,6 @@ class PlainProgress(Progress):
         self._print(f"{self._label}: done in {time.monotonic() - self._began:.1f} s")
 
     def _print(self, line: str) -> None:
-        print(visible(line), file=self._stream or sys.stderr, flush=True)
+        # A terminal may be gone; what is said is not worth what is being done.
+        with contextlib.suppress(OSError):
+            print(visible(line), file=self._stream or sys.stderr, flush=True)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .._compat import is_batchnorm
-from ..errors import NetworkError
+from ..errors import NetworkError, PruneTuneError
+from .batches import Batches
 from .batchnorm import recalibrate_batchnorm
-from .data import Data, LabelledImages, crop_and_mirror
+from .data import Data, LabelledImages
 from .data.source import Indices
 from .inference.precision import cast_network
 from .layout import layout_of
 from .progress import SILENT, Progress
+from .training_outputs import auxiliary_weight, only_layers_train, training_outputs
 
-__all__ = ["TrainingSpec", "accuracy", "train"]
+__all__ = ["TrainingSpec", "accuracy", "train", "try_training"]
 
-# Decoded images up to this size stay on the device; larger sets are decoded batch by batch.
-_RESIDENT_BYTES = 4 * 2**30
 # Images that BatchNorm statistics are taken from when training ends.
 _STATISTICS_IMAGES = 4096
 
@@ -105,13 +104,15 @@ def train(
         Mean training loss of every epoch.
 
     Raises:
-        NetworkError: If the loss stops being a number, or a GPU is asked for and there is none.
+        NetworkError: If the network cannot be trained, the loss stops being a number, or a GPU is
+            asked for and there is none.
     """
     device = _device(spec.device)
     taught = teacher if spec.distillation > 0.0 else None
     layout = _layout(data, indices, network, *([] if taught is None else [taught]))
     lesson = _Lesson(network, taught, spec, device, layout)
-    batches = _Batches(data, indices, spec, seed, device, layout)
+    keep = spec.epochs > 0
+    batches = Batches(data, indices, spec.batch_size, spec.augment, keep, seed, device, layout)
     total = max(spec.epochs * batches.per_epoch, 1)
     optimizer = _optimizer(network, spec)
     schedule = _schedule(optimizer, spec, total)
@@ -125,7 +126,7 @@ def train(
             for images, labels in batches.epoch():
                 loss = lesson.loss(images, labels)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                _backward(loss)
                 if spec.clip is not None:
                     nn.utils.clip_grad_norm_(network.parameters(), spec.clip)
                 optimizer.step()
@@ -143,6 +144,31 @@ def train(
             recalibrate_batchnorm(network, batches.without_labels(_STATISTICS_IMAGES))
     progress.finish()
     return tuple(losses)
+
+
+def try_training(
+    network: nn.Module,
+    data: Data,
+    indices: Indices,
+    spec: TrainingSpec,
+    seed: int,
+    teacher: nn.Module | None = None,
+) -> None:
+    """Take one training step with a copy of a network, so that it is known whether it can be done.
+
+    Args:
+        network: Left as it was.
+        data: As for `train`.
+        indices: As for `train`; a batch of them is used.
+        spec: How it is going to be trained.
+        seed: As for `train`.
+        teacher: As for `train`.
+
+    Raises:
+        NetworkError: As `train`, for what shows in the first step.
+    """
+    step = spec.model_copy(update={"epochs": 1, "freeze_batchnorm": True})
+    train(copy.deepcopy(network), data, indices[: spec.batch_size], step, seed, teacher=teacher)
 
 
 @torch.no_grad()
@@ -185,17 +211,18 @@ class _Lesson:
         self._teacher = teacher
         self._spec = spec
         self._device = device
+        self._began = False
         self._teacher_was = teacher.training if teacher is not None else False
 
     def __enter__(self) -> None:
-        self._network.to(self._device).to(memory_format=self._layout)
+        _lay_out(self._network.to(self._device), self._layout)
         self._network.requires_grad_(True).train()
         if self._spec.freeze_batchnorm:
             for module in self._network.modules():
                 if is_batchnorm(module):
                     module.eval()
         if self._teacher is not None:
-            self._teacher.to(self._device).to(memory_format=self._layout)
+            _lay_out(self._teacher.to(self._device), self._layout)
             self._teacher.eval()
 
     def __exit__(self, *_: object) -> None:
@@ -207,13 +234,15 @@ class _Lesson:
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         spec = self._spec
         with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-            outputs = self._network(images)
+            outputs, auxiliary, weight = self._outputs(images)
             taught = None
             if self._teacher is not None:
                 with torch.no_grad():
                     taught = self._teacher(images)
         outputs = outputs.float()
-        loss = functional.cross_entropy(outputs, labels, label_smoothing=spec.label_smoothing)
+        loss = self._entropy(outputs, labels)
+        if weight:
+            loss = loss + weight * sum(self._entropy(each.float(), labels) for each in auxiliary)
         if taught is None:
             return loss
         # Hinton et al. 2015, section 2: T^2 keeps the gradients' size when T changes.
@@ -225,55 +254,46 @@ class _Lesson:
         )
         return (1 - spec.distillation) * loss + spec.distillation * spec.temperature**2 * soft
 
+    def _entropy(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self._spec.label_smoothing
+        return functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
-@dataclass
-class _Batches:
-    """Shuffled, augmented and normalised batches of one size, epoch after epoch."""
+    def _outputs(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...], float]:
+        """The network's output, auxiliary ones, and what the loss of each of these counts."""
+        try:
+            try:
+                found = self._network(images)
+            except Exception:
+                if self._began:
+                    raise
+                # Branches of training alone may not fit a slimmed network.
+                only_layers_train(self._network)
+                found = self._network(images)
+        except PruneTuneError:
+            raise
+        except Exception as error:
+            raise NetworkError(
+                f"The network cannot be trained ({type(error).__name__}: "
+                f"{' '.join(str(error).split())}); mend what it does in training mode."
+            ) from error
+        self._began = True
+        return *training_outputs(found), auxiliary_weight(found)
 
-    data: Data
-    indices: Indices
-    spec: TrainingSpec
-    seed: int
-    device: torch.device
-    layout: torch.memory_format
 
-    def __post_init__(self) -> None:
-        count = len(self.indices)
-        if count < 2:
-            raise NetworkError(f"{count} training images are left; at least two are needed.")
-        self._size = min(self.spec.batch_size, count)
-        # BatchNorm wants batches of one size, so the shuffled rest waits for another epoch.
-        self.per_epoch = count // self._size
-        self._generator = torch.Generator().manual_seed(self.seed)
-        self._labels = torch.from_numpy(self.data.train.labels[self.indices]).to(self.device)
-        bytes_needed = count * int(np.prod(self.data.input_shape))
-        resident = bytes_needed <= _RESIDENT_BYTES and self.spec.epochs > 0
-        self._images = self.data.train.load(self.indices).to(self.device) if resident else None
+def _backward(loss: Tensor) -> None:
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        raise NetworkError(
+            f"The network cannot be trained ({' '.join(str(error).split())}); what it does to its "
+            "activations must have a gradient."
+        ) from error
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.indices), generator=self._generator)
-        for chosen in order[: self.per_epoch * self._size].split(self._size):
-            yield self._images_at(chosen), self._labels[chosen.to(self.device)]
 
-    def without_labels(self, count: int) -> Iterator[Tensor]:
-        """About ``count`` images, in batches.
-
-        They are augmented as in training: statistics of images as they are cost a trained
-        ResNet-20 2.7 points of accuracy on CIFAR-10.
-        """
-        order = torch.randperm(len(self.indices), generator=self._generator)
-        batches = min(max(count // self._size, 1), self.per_epoch)
-        for chosen in order[: batches * self._size].split(self._size):
-            yield self._images_at(chosen)
-
-    def _images_at(self, chosen: Tensor) -> Tensor:
-        if self._images is not None:
-            images = self._images[chosen.to(self.device)]
-        else:
-            images = self.data.train.load(self.indices[chosen.numpy()]).to(self.device)
-        if self.spec.augment:
-            images = crop_and_mirror(images, self._generator, mirror=self.data.mirror)
-        return self.data.normalise(images).contiguous(memory_format=self.layout)
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    """Lay a network's numbers out as processors like them, where that is defined for them."""
+    with contextlib.suppress(RuntimeError):  # not for the weights of a Conv3d
+        network.to(memory_format=layout)
 
 
 def _layout(data: Data, indices: Indices, *networks: nn.Module) -> torch.memory_format:

@@ -46,6 +46,11 @@ class TensorImages(ImageSource):
         channels, height, width = self._images.shape[1:]
         return channels, height, width
 
+    @property
+    def decoded(self) -> bool:
+        """They are."""
+        return True
+
     def load(self, indices: Indices) -> Tensor:
         """Copy the images at ``indices`` [n], float32 or uint8 [n, C, H, W]."""
         return self._images[torch.from_numpy(np.asarray(indices))]

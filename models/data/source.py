@@ -31,6 +31,11 @@ class ImageSource(ABC):
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
 
+    @property
+    def decoded(self) -> bool:
+        """Whether images are pixels in memory already, so that loading them cannot fail."""
+        return False
+
     @abstractmethod
     def load(self, indices: Indices) -> Tensor:
         """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W].
@@ -72,6 +77,11 @@ class ArrayImages(ImageSource):
         channels, height, width = self._images.shape[1:]
         return channels, height, width
 
+    @property
+    def decoded(self) -> bool:
+        """They are."""
+        return True
+
     def load(self, indices: Indices) -> Tensor:
         """Copy the images at ``indices`` [n] to uint8 [n, C, H, W]."""
         return torch.from_numpy(self._images[indices])
@@ -104,6 +114,11 @@ class Subset(ImageSource):
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
         return self._source.shape
+
+    @property
+    def decoded(self) -> bool:
+        """Whether those of the other source are."""
+        return self._source.decoded
 
     def load(self, indices: Indices) -> Tensor:
         """Decode the images at ``indices`` [n], in that order, to uint8 [n, C, H, W]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ... import __version__
@@ -46,12 +47,14 @@ class BestMaker:
 
     Attributes:
         folder: The run.
+        place: Networks are written to ``place/best``.
         spec: Its spec.
         prepared: What its candidates were evaluated with.
         progress: Receives a note about every cost that cannot be measured.
     """
 
     folder: RunFolder
+    place: Path
     spec: SearchSpec
     prepared: Prepared
     progress: Progress
@@ -80,6 +83,9 @@ class BestMaker:
             history: All candidates of its search.
             chosen: The one whose network it is.
             finished: Its network.
+
+        Raises:
+            PruneTuneError: If it cannot be written, or not be read back.
         """
         structure = self.prepared.evaluator.groups.structure
         delivered: dict[str, float] = {}
@@ -104,7 +110,8 @@ class BestMaker:
             validation_after=finished.validation_after,
             test_before=finished.test_before,
             test_after=finished.test_after,
-            finetune_epochs=self.spec.finetune.epochs,
+            finetune_epochs=finished.epochs,
+            missing=finished.missing,
             artifact=f"best/{delivery.name}",
             relative_errors=relative_errors(problem, chosen.candidate),
             notes=guarantee(problem, chosen.candidate),
@@ -120,7 +127,7 @@ class BestMaker:
         # Live tasks bring images of their own, and the spec's data is nobody's.
         data = None if is_live(self.spec.task.model) else self.spec.task.data
         removed = save_artifact(
-            self.folder.path / best.artifact,
+            self.place / best.artifact,
             finished.network,
             task.network,
             Pruning(

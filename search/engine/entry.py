@@ -17,16 +17,20 @@ from ..run.continuation import (
     with_known_precision,
 )
 from ..run.folder import MARKER, RunFolder
+from ..run.replacement import Replacement, put_in_place
 from ..run.summary import Summary, read_summary, write_summary
 from ..run.trust import check_trusted, remember
 from ..spec.model import SearchSpec
 from ..spec.reading import override_values, read_spec
+from .finetuning import finetune_again
 from .preparing import prepare
+from .rehearsing import rehearse
 from .stages import RunStages
 
 __all__ = ["RunInterrupted", "finetune_run", "resume_run", "run_comparison", "run_search"]
 
 _DEFAULT_ROOT = "runs"
+_SEARCHED = ("finished", "incomplete")
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -64,6 +68,7 @@ def run_comparison(spec: SearchSpec, progress: Progress = SILENT) -> Summary:
         # Says what is there, before any time is spent on training the dense network.
         RunFolder.create(spec.output, values)
     prepared = prepare(spec, progress)
+    rehearse(spec, prepared, progress)
     connect(spec.cluster)
     folder = (
         RunFolder.create(spec.output, values)
@@ -110,8 +115,9 @@ def resume_run(
     """
     folder = RunFolder.open(path)
     with folder.lock():
+        check_trusted(folder, folder.read_spec(), trust or spec is not None)
+        put_in_place(folder)
         begun, summary = folder.read_spec(), read_summary(folder)
-        check_trusted(folder, begun, trust or spec is not None)
         if spec is not None:
             check_same_spec(folder, spec)
         else:
@@ -124,9 +130,14 @@ def resume_run(
                 "larger number of evaluations, or leave it out."
             )
         longer = wanted > before
-        if summary is not None and summary.status == "finished" and not longer:
-            progress.note(f"The run {folder.path} is finished; there is nothing to resume.")
-            return summary
+        replacement = Replacement(folder)
+        if summary is not None and summary.status in _SEARCHED and not longer:
+            further = replacement.spec()
+            if further is not None:
+                return _finetune_further(folder, spec, further, summary, progress)
+            if summary.status == "finished":
+                progress.note(f"The run {folder.path} is finished; there is nothing to resume.")
+                return summary
         check_known(folder, spec)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
         check_comparable(folder, spec, *prepared.identity)
@@ -139,6 +150,8 @@ def resume_run(
             note_identity(folder, spec, *prepared.identity)
             folder.write_spec(spec.to_dict())
         connect(spec.cluster)
+        # Its networks would be those of the search as it was.
+        replacement.drop()
         return RunStages(folder, spec, prepared.keep(folder), progress).run()
 
 
@@ -150,7 +163,8 @@ def finetune_run(
 ) -> Summary:
     """Fine-tune what a run found anew, otherwise; nothing is searched again.
 
-    Networks, report and spec of the run are replaced. A run that was interrupted goes on first.
+    Networks, report and spec of the run are replaced when all new networks are there. A run that
+    was interrupted goes on first, as its own spec says.
 
     Args:
         path: The run folder.
@@ -159,30 +173,43 @@ def finetune_run(
         trust: As for `resume_run`.
 
     Raises:
-        PruneTuneError: If there is no run, another process has it, or an override makes no sense.
+        PruneTuneError: If there is no run, another process has it, an override makes no sense, or
+            a network could not be made; the run has the networks that it had.
         KeyboardInterrupt: If the user stopped it; the run can be resumed.
     """
     folder = RunFolder.open(path)
     with folder.lock():
+        check_trusted(folder, folder.read_spec(), trust)
+        put_in_place(folder)
         values = folder.read_spec()
-        check_trusted(folder, values, trust)
         before = _own_spec(folder, values)
         override_values(values, [f"finetune.{override}" for override in overrides])
         spec = read_spec(values, str(folder.path / "spec.yaml"))
-        summary = read_summary(folder)
         check_known(folder, before)
         prepared = prepare(with_known_precision(folder, spec), progress, folder)
         check_comparable(folder, before, *prepared.identity)
+        rehearse(spec, prepared, progress)
         connect(spec.cluster)
-        if summary is not None:
-            # From here on it is an interrupted run that lacks its networks.
-            best = tuple(each.without_network() for each in summary.best)
-            write_summary(
-                folder, summary.model_copy(update={"status": "interrupted", "best": best})
-            )
-        folder.write_spec(spec.to_dict())
-        note_identity(folder, spec, *prepared.identity)
-        return RunStages(folder, spec, prepared.keep(folder), progress).run()
+        prepared, summary = prepared.keep(folder), read_summary(folder)
+        if summary is None or summary.status not in _SEARCHED:
+            summary = RunStages(folder, before, prepared, progress).run()
+        return finetune_again(folder, spec, prepared, summary, progress)
+
+
+def _finetune_further(
+    folder: RunFolder,
+    spec: SearchSpec,
+    values: Mapping[str, Any],
+    summary: Summary,
+    progress: Progress,
+) -> Summary:
+    """Go on with a `finetune_run` that was interrupted."""
+    wanted = _own_spec(folder, values)
+    check_known(folder, spec)
+    prepared = prepare(with_known_precision(folder, wanted), progress, folder)
+    check_comparable(folder, spec, *prepared.identity)
+    connect(wanted.cluster)
+    return finetune_again(folder, wanted, prepared.keep(folder), summary, progress)
 
 
 def _own_spec(folder: RunFolder, values: Mapping[str, Any]) -> SearchSpec:

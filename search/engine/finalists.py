@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from ...cluster.resources import EvaluatorResources, check_room
 from ...errors import ClusterError, EvaluationError, PruneTuneError
+from ...models.builder import FinalRepair
 from ...models.data.source import Indices
 from ...models.progress import KeptNotes, Progress
 from ...models.space import Candidate
@@ -23,11 +24,12 @@ from ..run.history import Asked
 from ..spec.model import FinetuneSpec
 from .preparing import PreparedFactory
 
-__all__ = ["Finished", "finish_candidates", "test_dense"]
+__all__ = ["Finished", "finish_candidates", "test_dense", "training_images"]
 
 _LOOK_SECONDS = 10.0
 # Tells good candidates apart by fewer images than their accuracy does.
 _TEMPERATURE = 4.0
+_NOT_TUNED = "It is repaired; its fine-tuning has not ended."
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,27 @@ class Finished:
     """A candidate's network and its accuracies, which are fractions.
 
     Attributes:
-        network: Slim, repaired, fine-tuned; on the CPU, float32, in evaluation mode.
+        network: Slim and repaired, perhaps fine-tuned; on the CPU, float32, in evaluation mode.
         kept: Units kept of every channel group, in the order of groups.
         validation: On the validation images after the repair.
         validation_after: The same after fine-tuning.
-        test_before: On the test images after the repair, before fine-tuning.
+        test_before: On the test images after the repair, before fine-tuning; ``None`` where they
+            could not be read.
         test_after: The same after fine-tuning.
         notes: What a user should know of the repair.
+        epochs: Epochs of fine-tuning that it has had.
+        missing: What is not done to it yet, and why.
     """
 
     network: nn.Module
     kept: tuple[tuple[int, ...], ...]
     validation: float
     validation_after: float
-    test_before: float
-    test_after: float
+    test_before: float | None
+    test_after: float | None
     notes: tuple[str, ...] = ()
+    epochs: int = 0
+    missing: str | None = None
 
 
 def finish_candidates(
@@ -73,8 +80,8 @@ def finish_candidates(
         finetune: How the best are repaired and trained.
         resources: ``num_cpus`` and ``num_gpus`` of one piece of work.
         progress: Receives every piece that is done.
-        arrived: Called once per trial, as soon as its network is there, or cannot be had; a
-            `ClusterError` says that its processes died, so that it is worth another try later.
+        arrived: Called for each trial as soon as its network is repaired, or cannot be had, and
+            again when it is fine-tuned; where that fails, with the repaired one and the reason.
     """
     import ray
 
@@ -91,8 +98,8 @@ def finish_candidates(
 
     if unique:
         progress.start(len(unique), "Repairing the best candidates fully")
-        jobs = {candidate: (_compare, shipped, candidate) for candidate in sorted(unique)}
-        _in_parallel(jobs, resources, compared)
+        pairs = {candidate: (_compare, shipped, candidate) for candidate in sorted(unique)}
+        _in_parallel(pairs, resources, compared, progress)
         progress.finish()
 
     waiting: dict[Candidate, list[tuple[str, Asked]]] = {}
@@ -100,25 +107,45 @@ def finish_candidates(
         # The first of equals is the one with the highest reward.
         best = min(chosen, key=lambda asked: _known(divergences.get(asked.candidate, 0.0)))
         waiting.setdefault(best.candidate, []).append((trial, best))
-    label = "Testing the best candidates"
-    if finetune.epochs:
-        epochs = "an epoch" if finetune.epochs == 1 else f"{finetune.epochs} epochs"
-        label = f"Fine-tuning the best candidates for {epochs}"
-    progress.start(len(waiting), label)
+    repaired: dict[Candidate, Finished] = {}
 
-    def finished(candidate: Candidate, result: Finished | PruneTuneError) -> None:
-        for note in result.notes if isinstance(result, Finished) else ():
-            progress.note(note)
+    def tell(candidate: Candidate, result: Finished | PruneTuneError) -> None:
         for trial, asked in waiting[candidate]:
             arrived(trial, asked, result)
         progress.advance()
 
-    training = {candidate: (_finish, shipped, candidate, finetune) for candidate in waiting}
-    _in_parallel(training, resources, finished)
+    def came(candidate: Candidate, result: Finished | PruneTuneError) -> None:
+        for note in result.notes if isinstance(result, Finished) else ():
+            progress.note(note)
+        if finetune.epochs and isinstance(result, Finished) and result.missing is None:
+            repaired[candidate] = result = replace(result, missing=_NOT_TUNED)
+        tell(candidate, result)
+
+    progress.start(len(waiting), "Repairing and testing the best candidates")
+    jobs = {candidate: (_repair, shipped, candidate, finetune.repair) for candidate in waiting}
+    _in_parallel(jobs, resources, came, progress)
+    progress.finish()
+    if not repaired:
+        return
+
+    def trained(candidate: Candidate, result: Finished | PruneTuneError) -> None:
+        if isinstance(result, PruneTuneError):
+            reason = f"It is repaired, but could not be fine-tuned: {result}"
+            result = replace(repaired[candidate], missing=reason)
+        tell(candidate, result)
+
+    epochs = "an epoch" if finetune.epochs == 1 else f"{finetune.epochs} epochs"
+    progress.start(len(repaired), f"Fine-tuning the best candidates for {epochs}")
+    training = {
+        candidate: (_finetune, shipped, result, finetune) for candidate, result in repaired.items()
+    }
+    _in_parallel(training, resources, trained, progress)
     progress.finish()
 
 
-def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> float:
+def test_dense(
+    factory: PreparedFactory, resources: Mapping[str, float], progress: Progress
+) -> float:
     """Accuracy of the dense network on the test images, worked out on the cluster.
 
     Raises:
@@ -126,7 +153,10 @@ def test_dense(factory: PreparedFactory, resources: Mapping[str, float]) -> floa
     """
     answers: list[Any] = []
     job: dict[Candidate, tuple[Any, ...]] = {(): (_test_dense, factory)}
-    _in_parallel(job, resources, lambda _, answer: answers.append(answer))
+    progress.start(1, "Testing the dense network")
+    _in_parallel(job, resources, lambda _, answer: answers.append(answer), progress)
+    progress.advance()
+    progress.finish()
     if isinstance(answers[0], PruneTuneError):
         raise answers[0]
     return float(answers[0])
@@ -140,6 +170,7 @@ def _in_parallel(
     jobs: Mapping[Candidate, tuple[Any, ...]],
     resources: Mapping[str, float],
     arrived: Callable[[Candidate, Any], None],
+    progress: Progress,
 ) -> None:
     """Run ``function(*arguments)`` per key as Ray tasks; what goes wrong is the result of its key.
 
@@ -152,17 +183,24 @@ def _in_parallel(
     # The worker of a task that was killed for memory or lost with its node is worth another try.
     remote = ray.remote(max_retries=3, **resources)(_call)
     pending = {remote.remote(*job): key for key, job in jobs.items()}
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_SECONDS)
-        if not ready:
-            check_room(needed)
-            continue
-        try:
-            result = ray.get(ready[0])
-        except ray.exceptions.RayError as error:
-            # Perhaps the machine's fault: a resumed run tries it again.
-            result = ClusterError(f"Its processes died: {sentence(error)}")
-        arrived(pending.pop(ready[0]), result)
+    try:
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_SECONDS)
+            if not ready:
+                check_room(needed)
+                # Nothing is done, but whoever watches is told that something is under way.
+                progress.advance(0)
+                continue
+            try:
+                result = ray.get(ready[0])
+            except ray.exceptions.RayError as error:
+                # Perhaps the machine's fault: a resumed run tries it again.
+                result = ClusterError(f"Its processes died: {sentence(error)}")
+            arrived(pending.pop(ready[0]), result)
+    finally:
+        # Whoever is interrupted, or refused a room, does not let work go on that nobody waits for.
+        for reference in pending:
+            ray.cancel(reference, force=True)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -191,7 +229,7 @@ def _test_dense(factory: PreparedFactory) -> float:
     return accuracy(task.network, task.test())
 
 
-def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices:
+def training_images(allowed: Indices, images: int | None, seed: int) -> Indices:
     """Images to train on, int64, ascending: the same ones for every network of a run."""
     if images is None or images >= len(allowed):
         return allowed
@@ -199,30 +237,45 @@ def _training_images(allowed: Indices, images: int | None, seed: int) -> Indices
     return np.sort(chosen)
 
 
-def _finish(factory: PreparedFactory, candidate: Candidate, finetune: FinetuneSpec) -> Finished:
+def _repair(factory: PreparedFactory, candidate: Candidate, repair: FinalRepair) -> Finished:
     prepared = factory.prepare()
     task, evaluator = prepared.task, prepared.evaluator
     said = KeptNotes()
-    network = evaluator.build(candidate, finetune.repair, said)
-    test = task.test()
+    network = evaluator.build(candidate, repair, said).requires_grad_(False).eval()
     validation = accuracy(network, task.validation)
-    test_before = accuracy(network, test)
-    if finetune.epochs:
-        train(
-            network,
-            task.data,
-            _training_images(task.train_indices, finetune.images, factory.seed),
-            finetune,
-            factory.seed,
-            teacher=task.network,
-        )
-    network.requires_grad_(False).eval()
+    test, missing = None, None
+    try:
+        test = accuracy(network, task.test())
+    except PruneTuneError as error:
+        missing = f"It is repaired, but could not be tested: {error}"
     return Finished(
         network=network,
         kept=tuple(tuple(int(unit) for unit in units) for units in evaluator.kept_units(candidate)),
         validation=validation,
-        validation_after=accuracy(network, task.validation) if finetune.epochs else validation,
-        test_before=test_before,
-        test_after=accuracy(network, test) if finetune.epochs else test_before,
+        validation_after=validation,
+        test_before=test,
+        test_after=test,
         notes=tuple(said.notes),
+        missing=missing,
+    )
+
+
+def _finetune(factory: PreparedFactory, repaired: Finished, finetune: FinetuneSpec) -> Finished:
+    task, network = factory.prepare().task, repaired.network
+    train(
+        network,
+        task.data,
+        training_images(task.train_indices, finetune.images, factory.seed),
+        finetune,
+        factory.seed,
+        teacher=task.network,
+    )
+    network.requires_grad_(False).eval()
+    return replace(
+        repaired,
+        network=network,
+        validation_after=accuracy(network, task.validation),
+        test_after=accuracy(network, task.test()),
+        epochs=finetune.epochs,
+        missing=None,
     )

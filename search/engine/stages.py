@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...cluster.pool import EvaluatorPool
 from ...cluster.resources import EvaluatorResources
-from ...errors import ClusterError, PruneTuneError, RunFolderError
+from ...errors import PruneTuneError, RunFolderError
 from ...models.progress import Progress
 from ..run.folder import RunFolder
 from ..run.history import Asked, TrialHistory
@@ -19,9 +19,8 @@ from ..run.record import CoordinatorRecord, EvaluationRecord
 from ..run.summary import Best, Counts, Dense, Summary, read_summary, write_summary
 from ..spec.model import SearchSpec
 from ..spec.trials import TrialSpec, comparison_trials
-from .best import BestMaker, count_asked
-from .deliveries import deliveries
-from .finalists import Finished, finish_candidates, test_dense
+from .delivering import Delivering, missing_networks, resources_of
+from .finalists import test_dense
 from .preparing import Prepared
 from .signals import ended_by_signals
 from .stopping import running_yardstick
@@ -56,6 +55,10 @@ class RunStages:
     def run(self) -> Summary:
         """Search, finish the best candidates, and say so in the summary.
 
+        Returns:
+            The summary, ``finished``; or ``incomplete`` where all searches have ended and
+            something broke while their networks were finished.
+
         Raises:
             PruneTuneError: If the run failed, after that was noted in its summary.
             KeyboardInterrupt: If the user stopped it; the run can be resumed.
@@ -64,8 +67,10 @@ class RunStages:
         try:
             with ended_by_signals():
                 ended = self._search()
-                broken = self._make_networks(ended)
-            self._check_broken(broken)
+                missing = self._deliver(ended)
+            self._check_broken(
+                {n: each.failure or "" for n, each in ended.items() if not each.final}
+            )
         except KeyboardInterrupt:
             self._write(status="interrupted")
             raise
@@ -75,7 +80,10 @@ class RunStages:
         except Exception as error:
             self._write(status="failed", error=f"{type(error).__name__}: {error}")
             raise
-        self._write(status="finished")
+        if missing is None:
+            self._write(status="finished")
+        else:
+            self._write(status="incomplete", error=missing)
         return self._summary
 
     def _check_broken(self, broken: Mapping[str, str]) -> None:
@@ -145,90 +153,35 @@ class RunStages:
 
     # --- finalists --------------------------------------------------------------------------
 
-    def _make_networks(self, ended: dict[str, Ended]) -> dict[str, str]:
-        """Make the networks; returns, by trial, why it broke off where that is not final."""
-        cluster = self.spec.cluster
-        resources = {"num_cpus": cluster.evaluator_cpus, "num_gpus": cluster.evaluator_gpus}
-        if self._summary.dense.test is None:
-            dense = self._summary.dense
-            tested = test_dense(self.prepared.factory, resources)
-            self._write(dense=dense.model_copy(update={"test": tested}))
-        wanted = {
-            each.name: each
-            for trial in self._trials
-            for each in deliveries(trial, self.prepared.problems[trial.name].budgets)
-        }
-        maker = BestMaker(self.folder, self.spec, self.prepared, self.progress)
-        of_trial = {trial.name: self._history(trial) for trial in self._trials}
-        histories = {name: of_trial[each.trial.name] for name, each in wanted.items()}
-        failures = {
-            name: ended[d.trial.name].failure for name, d in wanted.items() if d.trial.name in ended
-        }
-        finalists = {
-            name: each.finalists(histories[name], self.spec.finalists)
-            for name, each in wanted.items()
-        }
-        broken = {n: each.failure or "" for n, each in ended.items() if not each.final}
-        there = {best.trial: best for best in self._still_good(histories, finalists)}
-        for name, delivery in wanted.items():
-            if not finalists[name]:
-                reason = failures.get(name) or (
-                    "No candidate kept all budgets; raise evaluations or the limits."
-                )
-                there[name] = maker.without_network(delivery, histories[name], reason)
+    def _deliver(self, ended: Mapping[str, Ended]) -> str | None:
+        """Make the networks; returns what is missing, if anything is."""
+        missing = self._test_dense()
 
-        def arrived(name: str, candidate: Asked, result: Finished | PruneTuneError) -> None:
-            asked = histories[name]
-            if isinstance(result, PruneTuneError):
-                there[name] = maker.without_network(wanted[name], asked, str(result))
-                if isinstance(result, ClusterError):
-                    broken[name] = str(result)
-            else:
-                best = maker.with_network(wanted[name], asked, candidate, result)
-                chosen = tuple(each.candidate for each in finalists[name])
-                there[name] = best.model_copy(
-                    update={"finalists": chosen, "error": failures.get(name)}
-                )
-            self._write(best=tuple(there[n] for n in wanted if n in there))
+        def keep(best: tuple[Best, ...]) -> None:
+            self._write(best=best)
 
-        missing = {
-            name: self._undecided(name, chosen)
-            for name, chosen in finalists.items()
-            if name not in there
-        }
-        if missing:
-            finish_candidates(
-                self.prepared.factory,
-                missing,
-                self.spec.finetune,
-                resources,
-                self.progress,
-                arrived,
-            )
-        self._write(best=tuple(there[name] for name in wanted))
-        return broken
+        delivering = Delivering(
+            folder=self.folder,
+            spec=self.spec,
+            prepared=self.prepared,
+            progress=self.progress,
+            trials=self._trials,
+            place=self.folder.path,
+            known=self._summary.best,
+        )
+        entries = delivering.deliver({name: each.failure for name, each in ended.items()}, keep)
+        return missing or missing_networks(entries)
 
-    def _still_good(
-        self,
-        histories: Mapping[str, Sequence[Asked]],
-        finalists: Mapping[str, Sequence[Asked]],
-    ) -> Iterator[Best]:
-        """What an earlier process finished, unless its search has found better ones since."""
-        for best in self._summary.best:
-            asked, chosen = histories.get(best.trial), finalists.get(best.trial)
-            if asked is None or chosen is None or best.artifact is None:
-                continue
-            same = best.finalists == tuple(candidate.candidate for candidate in chosen)
-            if same and (self.folder.path / best.artifact / "pruning.json").is_file():
-                yield best.model_copy(update=count_asked(asked))
-
-    def _undecided(self, name: str, chosen: Sequence[Asked]) -> Sequence[Asked]:
-        """``chosen``, or the one of them that an earlier process has taken already."""
-        among = tuple(candidate.candidate for candidate in chosen)
-        for best in self._summary.best:
-            if best.trial == name and best.candidate is not None and best.finalists == among:
-                return [candidate for candidate in chosen if candidate.candidate == best.candidate]
-        return chosen
+    def _test_dense(self) -> str | None:
+        """Test the dense network; returns why it could not be."""
+        dense = self._summary.dense
+        if dense.test is None:
+            try:
+                test = test_dense(self.prepared.factory, resources_of(self.spec), self.progress)
+            except PruneTuneError as error:
+                return f"The dense network could not be tested: {error}"
+            self._write(dense=dense.model_copy(update={"test": test}))
+        return None
 
     # --- summary ----------------------------------------------------------------------------
 

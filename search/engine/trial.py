@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ray import tune
 
 from ..._live import LiveObjects
+from ...cluster.lifeline import Lifeline
 from ...cluster.pool import PoolClient
 from ...envs.judge import Judge
 from ...envs.past import Past
@@ -59,6 +60,7 @@ class TrialPlan:
         evaluations: Candidates that each trial may ask for.
         rungs: Folder of the decisions to stop hopeless searches.
         stopping: When they are stopped; ``None`` for never.
+        lifeline: Of the driver, without which they end.
     """
 
     histories: Path
@@ -67,6 +69,7 @@ class TrialPlan:
     evaluations: int
     rungs: Path
     stopping: StoppingSpec | None = None
+    lifeline: Lifeline = field(default_factory=Lifeline.of_this_process)
 
 
 class SearchTrial(tune.Trainable):
@@ -95,6 +98,7 @@ class SearchTrial(tune.Trainable):
     ) -> None:
         """Build the agent; unpickling ``live`` made the names of the session's objects known."""
         torch.set_num_threads(1)
+        plan.lifeline.depend()
         self._plan, self._problems = plan, problems
         self._begin(config)
 

@@ -22,6 +22,7 @@ from ..run.checkpoints import TrialEnd, read_end, retire_experiment
 from ..spec.model import SearchSpec
 from ..spec.trials import TrialSpec
 from .progress import ReportProgress
+from .signals import ended_in_order
 from .trial import SearchTrial, TrialPlan, told
 
 __all__ = ["Ended", "concurrent_trials", "run_trials"]
@@ -110,7 +111,9 @@ def run_trials(
     progress.advance(len(ends) * plan.evaluations)
     try:
         retire_experiment(folder)
-        results = _new_tuner(folder, trainable, left, concurrent).fit()
+        tuner = _new_tuner(folder, trainable, left, concurrent)
+        with ended_in_order():
+            results = tuner.fit()
     finally:
         ReportProgress.begin(SILENT, {}, 0)
         progress.finish()
@@ -175,6 +178,7 @@ def _be_quiet() -> None:
     # Tune's own reporter prints tables of hyperparameters and whole tracebacks of trials, whose
     # errors are in the summary; ours says what matters here.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.rllib", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -12,7 +12,7 @@ from .folder import RunFolder
 
 __all__ = ["Best", "Counts", "Dense", "Status", "Summary", "read_summary", "write_summary"]
 
-Status = Literal["running", "interrupted", "failed", "finished"]
+Status = Literal["running", "interrupted", "failed", "incomplete", "finished"]
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -79,6 +79,8 @@ class Best(_Part):
         finalists: Candidates that were fully repaired, one of which is the best.
         stopped: Whether the comparison stopped it as hopeless.
         error: Why it ended early, or without a network.
+        missing: What kept the network from being finished (repaired, fine-tuned and tested), which
+            resuming the run tries again; the network is as far as it came.
         feasible: Whether the network keeps every budget.
         candidate: One whole number per decision; prunetune 0.1.0 wrote it as ``widths``.
         costs: Fractions of the dense network's cost, as the search knew them.
@@ -111,6 +113,7 @@ class Best(_Part):
     finalists: tuple[tuple[int, ...], ...] = ()
     stopped: bool = False
     error: str | None = None
+    missing: str | None = None
     feasible: bool = False
     candidate: tuple[int, ...] | None = Field(
         default=None, validation_alias=AliasChoices("candidate", "widths")
@@ -130,12 +133,6 @@ class Best(_Part):
     relative_errors: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def without_network(self) -> Best:
-        """Which candidate was chosen among which, without its network and results."""
-        kept = ("trial", "search", "limits", "reward", "budget", "agent", "seed", "evaluations")
-        chosen = ("feasible_candidates", "finalists", "stopped", "candidate")
-        return Best(**{name: getattr(self, name) for name in (*kept, *chosen)})
-
     @property
     def search_name(self) -> str:
         """The name of the search, under which its history is kept."""
@@ -148,7 +145,8 @@ class Summary(_Part):
     Attributes:
         folder: The run folder.
         name: The spec's name.
-        status: Whether it is running, interrupted, failed or finished.
+        status: Whether it is running, interrupted, failed, incomplete (all searches have ended,
+            and a network is not finished: resume it) or finished.
         task: The names of model and data.
         criterion: The criterion that ranked the channels.
         repair: How every candidate was repaired inside the search.
@@ -158,7 +156,7 @@ class Summary(_Part):
         evaluations: Counts over all searches.
         wall_seconds: From the start to the end, interruptions left out.
         search_seconds: The part of it spent on searching.
-        error: Why a failed run ended.
+        error: Why a failed run ended, or what is missing in an incomplete one.
         environment: Versions and hardware.
     """
 

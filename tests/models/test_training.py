@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from prunetune.models import (
     train,
 )
 from prunetune.models.batchnorm import recalibrate_batchnorm
-from torch import nn
+from prunetune.models.training import try_training
+from torch import Tensor, nn
+from torchvision.models.googlenet import GoogLeNetOutputs
 
 
 def _fresh(seed: int = 0) -> nn.Module:
@@ -137,6 +140,109 @@ def test_recalibration_gives_the_statistics_of_the_data() -> None:
     torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
     within = torch.stack([batch.var((0, 2, 3)) for batch in images.split(4)]).mean(0)
     torch.testing.assert_close(norm.running_var, within)
+
+
+class _WithHeads(nn.Module):
+    """A network that has auxiliary outputs in training, as torchvision's GoogLeNet has."""
+
+    outputs: ClassVar[type[Any]] = tuple
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.head, self.first, self.second = (nn.Linear(16, 10) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Any:
+        """Logits, in training those of the auxiliary heads, too."""
+        x = self.body(images)
+        if not self.training:
+            return self.head(x)
+        three = self.head(x), self.first(x), self.second(x)
+        return three if self.outputs is tuple else self.outputs(*three)
+
+
+class _AsGoogLeNet(_WithHeads):
+    outputs = GoogLeNetOutputs
+
+
+@pytest.mark.parametrize(("kind", "weight"), [(_WithHeads, 0.0), (_AsGoogLeNet, 0.3)])
+def test_auxiliary_outputs_count_by_their_published_weight(
+    digits_task: PruningTask, kind: type[_WithHeads], weight: float
+) -> None:
+    torch.manual_seed(0)
+    network = kind()
+    images = digits_task.data.normalise(digits_task.data.train.load(np.arange(32)))
+    labels = torch.from_numpy(digits_task.data.train.labels[:32])
+    with torch.no_grad():
+        outputs = copy.deepcopy(network).train()(images)
+        losses = [float(nn.functional.cross_entropy(each, labels)) for each in outputs]
+    spec = _spec(epochs=1, batch_size=32, augment=False)
+    (loss,) = train(network, digits_task.data, np.arange(32), spec, 0)
+    assert loss == pytest.approx(losses[0] + weight * (losses[1] + losses[2]), rel=1e-5)
+    assert torch.is_tensor(network(images))
+
+
+def test_heads_of_training_that_do_not_fit_any_more_are_left_out(digits_task: PruningTask) -> None:
+    network = _WithHeads()
+    network.first = nn.Linear(15, 10)  # as after slimming what only it reads besides
+    before = network.first.weight.detach().clone()
+    losses = train(network, digits_task.data, digits_task.train_indices, _spec(), 0)
+    assert losses[1] < losses[0]
+    torch.testing.assert_close(network.first.weight.detach(), before)
+
+
+class _Volumes(nn.Module):
+    """Reads an image as a volume of one voxel's depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv3d(1, 8, (1, 3, 3), padding=(0, 1, 1)), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(self.first(images[:, :, None]).relu().amax((2, 3, 4)))
+
+
+def test_networks_with_other_than_flat_convolutions_are_trained(digits_task: PruningTask) -> None:
+    losses = train(_Volumes(), digits_task.data, digits_task.train_indices, _spec(), 0)
+    assert losses[1] < losses[0]
+
+
+class _Faulty(nn.Module):
+    """A layer of the user's own that does not work in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits; in training there is a mistake."""
+        if self.training:
+            raise KeyError("loss_weights")
+        return nn.functional.linear(images.flatten(1), self.weight)
+
+
+class _Cut(nn.Linear):
+    """A layer that learns nothing."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits without a gradient."""
+        return super().forward(images.flatten(1)).detach()
+
+
+def test_one_step_tells_whether_a_network_can_be_trained(digits_task: PruningTask) -> None:
+    task = digits_task
+    network = _fresh()
+    before = copy.deepcopy(network.state_dict())
+    try_training(network, task.data, task.train_indices, _spec(), 0)
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+    for faulty, reason in (
+        (_Faulty(), "KeyError: 'loss_weights'"),
+        (_Cut(64, 10), "have a gradient"),
+    ):
+        with pytest.raises(NetworkError, match="cannot be trained") as found:
+            try_training(faulty, task.data, task.train_indices, _spec(), 0)
+        assert reason in str(found.value)
 
 
 def test_divergence_is_one_sentence(digits_task: PruningTask) -> None:

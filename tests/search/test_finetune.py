@@ -75,10 +75,10 @@ def test_what_was_chosen_among_finalists_is_not_chosen_again(
     monkeypatch.setattr("prunetune.search.engine.finalists._in_parallel", noted)
     (before,) = resume_run(run).best
     assert len(before.finalists) == 2
-    assert called == ["_test_dense", *2 * ["_compare"], "_finish"]
+    assert called == ["_test_dense", *2 * ["_compare"], "_repair"]
     called.clear()
     (after,) = finetune_run(run, ["epochs=1"]).best
-    assert called == ["_finish"]
+    assert called == ["_repair", "_finetune"]
     assert after.error is None and after.artifact is not None
     assert (after.candidate, after.finalists) == (before.candidate, before.finalists)
     assert after.test_before == before.test_before

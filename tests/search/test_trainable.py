@@ -181,12 +181,10 @@ def _asked(agent: Agent, evaluations: int) -> list[int]:
     "name", ["ppo-lagrangian", "ppo-lagrangian-in-order", "amc", "random", "tpe", "cma-es"]
 )
 def test_as_many_candidates_are_asked_for_as_was_said(name: str, evaluations: int) -> None:
-    # Thirteen of an iteration leave a rest of each of these numbers.
     judge = _judge({"flops": 0.5})
     agent = make_agent(NamedSpec(name=name, parameters={"candidates": 13}), judge, 0, evaluations)
     counts = _asked(agent, evaluations)
     assert sum(counts) == evaluations == len(judge.past.candidates)
-    assert counts[-1] < 13
 
 
 @pytest.mark.parametrize("parameters", [{}, {"imagined": 0, "candidates": 7}])
