@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..._sources import imported_files
 from ...cluster.shipping import ShippedPath, check_size, fingerprint
 from ...cluster.storage import below
 from .model import CompareSpec, SearchSpec
@@ -90,6 +91,7 @@ def portable_spec(
     def note(written: str) -> str:
         if not _is_elsewhere(written):
             sources[written] = Path(os.path.abspath(folder / written))
+            sources.update(_beside(sources[written]))
         return written
 
     map_paths(spec.to_dict(), note)
@@ -108,6 +110,16 @@ def portable_spec(
 
 def _is_elsewhere(written: str) -> bool:
     return written.startswith("~") or PurePath(written).is_absolute()
+
+
+def _beside(file: Path) -> dict[str, Path]:
+    """What one of the user's own files imports from its folder and from below."""
+    if file.suffix != ".py":
+        return {}
+    folder = file.resolve().parent
+    imported = (each.path for each in imported_files(f"{file}:")[1:])
+    inside = [file.parent / p.relative_to(folder) for p in imported if folder in p.parents]
+    return {str(path): path for path in inside}
 
 
 def _names(sources: dict[str, Path], folder: Path) -> dict[str, str]:

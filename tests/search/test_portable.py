@@ -100,6 +100,20 @@ def test_included_files_keep_their_place(tmp_path: Path, monkeypatch: pytest.Mon
     assert (beside / "tables" / "a.csv").read_text() == "1"
 
 
+def test_what_an_own_file_imports_goes_with_it(tmp_path: Path) -> None:
+    spec = _project(tmp_path)
+    folder = spec.parent / "networks"
+    (folder / "own.py").write_text("import json, pieces\n")
+    (folder / "pieces").mkdir()
+    (folder / "pieces" / "__init__.py").write_text("from . import deep\n")
+    (folder / "pieces" / "deep.py").write_text("x = 1\n")
+    (folder / "not_imported.py").write_text("")
+    there = load_spec(_unpack(portable_spec(spec), tmp_path / "job"), check=False)
+    beside = Path(there.task.model.partition(":")[0]).parent
+    assert (beside / "pieces" / "deep.py").read_text() == "x = 1\n"
+    assert not (beside / "not_imported.py").exists()
+
+
 @pytest.mark.parametrize(
     ("output", "storage", "folder"),
     [
