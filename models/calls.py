@@ -99,14 +99,21 @@ def record_layer_calls(network: nn.Module, example_input: Tensor) -> list[LayerC
 def count_flops(network: nn.Module, example_input: Tensor) -> int:
     """FLOPs at batch 1 by ``torch.utils.flop_counter`` (2 x multiply-accumulates).
 
+    Attention is counted as it is computed without PyTorch's fast path, which hides it.
+
     Args:
         network: Any network; its mode is not changed for longer than the count.
         example_input: One image [1, C, H, W].
     """
     training = network.training
     network.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(example_input)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(example_input)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     network.train(training)
     return int(counter.get_total_flops())
 

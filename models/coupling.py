@@ -46,6 +46,11 @@ def trace_channel_groups(
     Raises:
         NetworkError: If the network does not accept the images or no group remains.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise NetworkError(
+            "The network is scripted, so that its layers cannot be changed; give it as it was "
+            "before torch.jit.script or torch.jit.trace."
+        )
     example_input = example_input[:1]
     calls = record_layer_calls(network, example_input)
     found, undecided = follow_channels(network, example_input)

@@ -156,7 +156,10 @@ class _Follower:
     def hooked(self) -> Iterator[None]:
         """See every module begin and end."""
         handles = []
-        for module in self._names:
+        for module, name in self._names.items():
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no such hooks
+                self._found.foreign[name] = "which is scripted"
+                continue
             handles += [
                 module.register_forward_pre_hook(self._begin, with_kwargs=True),
                 module.register_forward_hook(self._end, with_kwargs=True, always_call=True),
@@ -204,9 +207,10 @@ class _Follower:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._running.append(module)
-        adapter = self._adapters.get(module)
-        if adapter is None and any(each.dim() > 1 for each in module.parameters(recurse=False)):
-            self._found.foreign[self._names[module]] = self._kinds[module]
+        adapter, name = self._adapters.get(module), self._names[module]
+        weights = (each for each in module.parameters(recurse=False) if each.dim() > 1)
+        if adapter is None and name and any(True for _ in weights):
+            self._found.foreign[name] = self._kinds[module]
         given = tensors_in((args, kwargs))
         if adapter is not None and given and self._layer is None:
             self._layer = module

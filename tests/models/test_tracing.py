@@ -206,6 +206,40 @@ def test_networks_that_insist_on_float32_are_checked_in_it() -> None:
     _is_exact(network, groups)
 
 
+def test_what_is_scripted_is_left_alone_or_refused_in_one_sentence() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
+    with pytest.raises(NetworkError, match=r"scripted.*before torch\.jit") as caught:
+        _traced(lambda: torch.jit.script(layers))
+    assert "\n" not in str(caught.value)
+    last = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 10, 1), nn.Flatten(), nn.Linear(640, 10))
+    network, groups = _traced(lambda: nn.Sequential(torch.jit.script(layers), last))
+    assert [group.name for group in groups] == ["1.0", "1.1"]
+    assert "scripted" in groups.left_alone["0"]
+    _is_exact(network, groups)
+
+
+class _Attends(nn.Module):
+    """Attention by PyTorch's own layer, on 16 positions of 12 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.attention = nn.Conv2d(3, 12, 2, 2), nn.MultiheadAttention(12, 2)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).permute(2, 0, 1)
+        return self.head(self.attention(x, x, x)[0].mean(0))
+
+
+def test_attention_is_counted_as_by_hand() -> None:
+    positions, width = 16, 12
+    projections = 4 * positions * width * width  # queries, keys, values and outputs
+    attention = 2 * positions * positions * width
+    layers = positions * 12 * width + width * 10  # a stem of 2 x 2 x 3 weights, and the head
+    found = count_flops(_Attends().eval(), torch.rand(1, *_SHAPE))
+    assert found == 2 * (projections + attention + layers)
+
+
 class _Loops(nn.Module):
     """Runs until a number that its images decide is small enough."""
 
