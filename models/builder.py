@@ -38,6 +38,8 @@ Finish = Callable[[nn.Module, Candidate], None]
 
 _CPU = torch.device("cpu")
 _NO_CHOICE = Shortcuts()
+# Of every decision, in the candidates by which a repair is judged for all (our choice).
+_REFERENCE_SHARES = (0.3, 0.5, 0.7)
 _EFFORTS: dict[Repair, Effort] = {"light": LIGHT, "full": FULL}
 
 
@@ -147,6 +149,37 @@ class CandidateBuilder:
             self._finish[repair] = self.finish(repair, self._held_out.learned, usual)
         self._finish[repair](network, candidate)
         return network
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def judged_repair(self, repair: Repair, progress: Progress = SILENT) -> Repair:
+        """The repair that candidates of a search get where they ask for one.
+
+        Light and full repair give way to quick repair for all candidates of a task where it is
+        better for some of them, on calibration images held out: their mean divergence over
+        candidates of uniform shares decides, once.
+
+        Args:
+            repair: The one that is asked for.
+            progress: Receives a note where it gives way.
+        """
+        if repair not in _EFFORTS:
+            return repair
+        sizes = self.statistics.space.sizes
+        asked = usual = 0.0
+        for share in _REFERENCE_SHARES:
+            candidate = tuple(max(1, round(share * size)) for size in sizes)
+            asked += self._held_out.divergence(self.slim(candidate, repair))
+            usual += self._held_out.divergence(self._finished(candidate, "quick"))
+        if asked <= usual:
+            return repair
+        progress.note(
+            f"On calibration images held out, candidates are further from the dense network after "
+            f"{repair} repair (divergence {asked / len(_REFERENCE_SHARES):.3g}) than after quick "
+            f"repair ({usual / len(_REFERENCE_SHARES):.3g}), which they get instead. More "
+            "calibration images may help."
+        )
+        return "quick"
 
     def finish(
         self,

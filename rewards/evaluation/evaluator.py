@@ -60,6 +60,7 @@ class CandidateEvaluator:
         device: torch.device,
         shortcuts: Shortcuts,
         seed: int,
+        progress: Progress = SILENT,
     ) -> None:
         self.builder = builder
         self.costs = costs
@@ -67,7 +68,8 @@ class CandidateEvaluator:
         self._spec = spec
         self._measures = measures
         images = task.calibration[: spec.recalibration]
-        self._finish = builder.finish(spec.repair, images, shortcuts, device)
+        self._repair = builder.judged_repair(spec.repair, progress)
+        self._finish = builder.finish(self._repair, images, shortcuts, device)
         self._fast = FastInference(task.network, builder.statistics.norms, shortcuts, device)
         self._validation = ValidationImages.of(task, self._fast)
         self._own_costs = OwnCosts(own_costs(spec.costs), task.example_input)
@@ -134,10 +136,10 @@ class CandidateEvaluator:
 
         Args:
             widths: Units kept per group.
-            repair: Instead of the spec's; ``block`` is for these networks only.
+            repair: Instead of the one that evaluations get; ``block`` is for these networks only.
             progress: Receives a note where a repair is left out.
         """
-        return self.builder.build(widths, repair or self._spec.repair, progress)
+        return self.builder.build(widths, repair or self._repair, progress)
 
     def kept_units(self, widths: Candidate) -> list[NDArray[np.int64]]:
         """Per group, the units that a candidate keeps, ascending int64 [width]."""
@@ -145,7 +147,7 @@ class CandidateEvaluator:
 
     def _slim(self, widths: Candidate) -> tuple[nn.Module, nn.Module]:
         """A candidate as the builder makes it, and the same cast and finished."""
-        slimmed = self.builder.slim(widths, self._spec.repair)
+        slimmed = self.builder.slim(widths, self._repair)
         network = self._fast.cast(slimmed)
         self._finish(network, widths)
         return slimmed, network
@@ -248,7 +250,9 @@ def build_evaluator(
         builder = CandidateBuilder(task, statistics, shortcuts)
     costs = gather_costs(spec.costs, task, statistics.groups, tables, progress)
     spec = spec.model_copy(update={"precision": shortcuts.precision, "measures": listed})
-    return CandidateEvaluator(task, spec, builder, measures, costs, device, shortcuts, seed)
+    return CandidateEvaluator(
+        task, spec, builder, measures, costs, device, shortcuts, seed, progress
+    )
 
 
 def _leading(measures: tuple[Measure, ...]) -> int:

@@ -122,3 +122,24 @@ def test_a_segment_is_not_trained_without_images_to_judge_it_by(digits_task: Pru
             full, channels
         )
         assert same_weights(full, repaired.state_dict())
+
+
+@pytest.mark.parametrize("harmful", [True, False])
+def test_candidates_of_a_search_get_quick_repair_where_light_repair_is_worse(
+    digits_task: PruningTask, monkeypatch: pytest.MonkeyPatch, harmful: bool
+) -> None:
+    builder = _builder(digits_task)
+    apply = FullRepair.apply
+
+    def spoiled(*arguments: object) -> nn.Module:
+        repaired = apply(*arguments)  # type: ignore[arg-type]
+        for value in repaired.parameters():
+            value.data.mul_(3.0)
+        return repaired
+
+    if harmful:
+        monkeypatch.setattr(FullRepair, "apply", spoiled)
+    said = KeptNotes()
+    assert builder.judged_repair("light", said) == ("quick" if harmful else "light")
+    assert len(said.notes) == int(harmful)
+    assert builder.judged_repair("quick", said) == "quick"
