@@ -11,7 +11,7 @@ from typing import TextIO
 
 from .._text import visible
 
-__all__ = ["SILENT", "KeptNotes", "PlainProgress", "Progress", "SilentProgress"]
+__all__ = ["SILENT", "KeptNotes", "KeptWarnings", "PlainProgress", "Progress", "SilentProgress"]
 
 
 class Progress(ABC):
@@ -29,6 +29,10 @@ class Progress(ABC):
     def note(self, message: str) -> None:
         """Say one thing, with or without a step under way."""
 
+    def warn(self, message: str) -> None:
+        """Say one thing that whoever reads the results has to know; a run keeps it."""
+        self.note(message)
+
     @abstractmethod
     def finish(self) -> None:
         """End the step."""
@@ -43,6 +47,47 @@ class Progress(ABC):
             rows: Cells, those that matter most first.
         """
         return
+
+
+class KeptWarnings(Progress):
+    """Passes everything on, and keeps warnings.
+
+    Args:
+        progress: Receives everything.
+
+    Attributes:
+        kept: The warnings so far, each once.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.kept: list[str] = []
+
+    def start(self, total: int, label: str) -> None:
+        """See :meth:`Progress.start`."""
+        self._progress.start(total, label)
+
+    def advance(self, units: int = 1) -> None:
+        """See :meth:`Progress.advance`."""
+        self._progress.advance(units)
+
+    def note(self, message: str) -> None:
+        """See :meth:`Progress.note`."""
+        self._progress.note(message)
+
+    def warn(self, message: str) -> None:
+        """Keep the message and pass it on."""
+        if message not in self.kept:
+            self.kept.append(message)
+        self._progress.warn(message)
+
+    def finish(self) -> None:
+        """See :meth:`Progress.finish`."""
+        self._progress.finish()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """See :meth:`Progress.table`."""
+        self._progress.table(columns, rows)
 
 
 class SilentProgress(Progress):

@@ -161,7 +161,7 @@ def load_task(
         _train_dense(network, data, splits, spec, seed, progress)
     note = make_permanent(network)
     if note is not None:
-        progress.note(note)
+        progress.warn(note)
     check_network(network, calibration[:_CHECKED_IMAGES], data.num_classes, **names)
     validation = _validation(data, splits.validation, spec, seed)
     name = f"{spec.model} on {data.name}"
@@ -182,7 +182,7 @@ def _load_live(live: LiveTask, spec: TaskSpec, seed: int, progress: Progress) ->
         "validation": spec.validation if live.validation is None else 0,
     }
     if live.note is not None:
-        progress.note(live.note)
+        progress.warn(live.note)
     splits = _split(data, spec.model_copy(update=drawn), seed, progress)
     calibration, validation = live.calibration, live.validation
     if calibration is None:

@@ -200,15 +200,20 @@ class Data:
     def normalise(self, images: Tensor) -> Tensor:
         """What the network reads, float32 [n, C, H, W], of images that a source loaded.
 
+        They lie in the usual order of memory, whatever the source keeps: a network may view them.
+
         Args:
             images: uint8 [n, C, H, W], or float32 with pixels in [0, 1].
         """
+        full = 255.0 if images.dtype == torch.uint8 else 1.0
+        # A format that is asked for by name sets strides even where there is one channel only.
+        images = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         if not self.mean:
-            return images.float()
-        shape, full = (1, -1, 1, 1), 255.0 if images.dtype == torch.uint8 else 1.0
+            return images
+        shape = (1, -1, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).mul_(full).view(shape)
         scale = torch.tensor(self.std, device=images.device).mul_(full).reciprocal_().view(shape)
-        return (images.float() - mean) * scale
+        return images.sub_(mean).mul_(scale)
 
     def labelled(self, source: ImageSource, indices: Indices | None = None) -> LabelledImages:
         """Decode and normalise images of ``source`` (all of them, or those at ``indices``)."""

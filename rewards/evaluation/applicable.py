@@ -48,7 +48,7 @@ def applicable_measures(
             if readers:
                 remedy = f"take another reward than {readers[0]!r}, which reads it"
                 raise MeasureError(measure.name, error.reason, remedy) from None
-            progress.note(f"The measure {measure.name!r} is left out, because {error.reason}.")
+            progress.warn(f"The measure {measure.name!r} is left out, because {error.reason}.")
             continue
         kept.append(spec)
     return tuple(kept)

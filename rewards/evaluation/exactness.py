@@ -107,7 +107,7 @@ class _Choice:
                 f"The network runs as it was given, but not on {self.device} ({sentence(error)}); "
                 "keep all tensors that it computes with as parameters or buffers."
             ) from error
-        self.progress.note(
+        self.progress.warn(
             f"With its memory channels last, which is faster, the network {reason}; evaluations "
             "keep the usual order."
         )
@@ -124,14 +124,14 @@ class _Choice:
                 lambda: self._fast(replace(shortcuts, fuses=False)), network, expected
             )
             if reason is not None:
-                self.progress.note(
+                self.progress.warn(
                     f"{which} with BatchNorm folded {reason}; evaluations do not fold it."
                 )
                 shortcuts = replace(shortcuts, folds=False)
         if shortcuts.fuses:
             reason = self._difference(lambda: self._fast(shortcuts), network, expected)
             if reason is not None:
-                self.progress.note(
+                self.progress.warn(
                     f"{which} with fused convolutions {reason}; evaluations do not fuse them."
                 )
                 shortcuts = replace(shortcuts, fuses=False)
@@ -151,13 +151,13 @@ class _Choice:
                     f"The network cannot run in {wanted} ({sentence(error)}); write precision: "
                     "auto or fp32."
                 ) from error
-            self.progress.note(
+            self.progress.warn(
                 f"The network cannot run in {wanted} ({sentence(error)}); candidates are evaluated "
                 "in fp32."
             )
             return shortcuts
         if self.spec.precision == "auto" and not difference <= _TOLERATED_ACCURACY:
-            self.progress.note(
+            self.progress.warn(
                 f"In {wanted} the dense network's accuracy differs by {100 * difference:.2f} "
                 "points; candidates are evaluated in fp32."
             )
@@ -180,7 +180,7 @@ class _Choice:
             higher = replace(shortcuts, precision="fp32")
             builder = self._builder(higher)
             network = self._finished(candidate, higher, builder)
-            self.progress.note(
+            self.progress.warn(
                 f"A candidate cannot run in {shortcuts.precision} ({sentence(error)}); candidates "
                 "are evaluated in fp32."
             )

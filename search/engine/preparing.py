@@ -17,7 +17,7 @@ from ...models.costs.collection import Costs, CostTables
 from ...models.costs.registry import check_costs, gather_costs, own_costs
 from ...models.identity import TaskIdentity
 from ...models.inference.shortcuts import Shortcuts
-from ...models.progress import SILENT, Progress
+from ...models.progress import SILENT, KeptWarnings, Progress
 from ...models.task import PruningTask, TaskSpec, load_task
 from ...models.weights import save_weights
 from ...rewards.evaluation.evaluator import CandidateEvaluator, build_evaluator
@@ -46,6 +46,7 @@ class Prepared:
         factory: Builds both again in another process.
         costs: All costs that budgets and rewards name; in other processes, those of evaluations.
         problems: What each search of the run is about, by trial; empty in other processes.
+        notes: What whoever reads the results has to know; empty in other processes.
     """
 
     task: PruningTask
@@ -53,6 +54,7 @@ class Prepared:
     factory: PreparedFactory
     costs: Costs
     problems: Mapping[str, Problem] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def record_key(self) -> RecordKey:
@@ -202,7 +204,8 @@ def prepare(
         # A budget's table is looked up where candidates are judged; evaluations need not have it.
         costs=tuple(sorted({*own_costs(limited), *read} - {"flops", "params"})),
     )
-    task = load_task(task_spec, spec.seed, progress, partial(check_reach, spec))
+    warned = KeptWarnings(progress)
+    task = load_task(task_spec, spec.seed, warned, partial(check_reach, spec))
     tables = None
     if folder is not None and (folder.path / _COSTS).is_file():
         tables = CostTables.model_validate(folder.read_json(_COSTS))
@@ -211,9 +214,9 @@ def prepare(
         for reward in (make_reward(trial.reward) for trial in trials)
         for column in reward.measures
     }
-    evaluator = build_evaluator(task, evaluator_spec, spec.seed, progress, tables, needed=needed)
+    evaluator = build_evaluator(task, evaluator_spec, spec.seed, warned, tables, needed=needed)
     groups = evaluator.groups
-    costs = gather_costs(limited, task, groups, evaluator.costs.tables, progress)
+    costs = gather_costs(limited, task, groups, evaluator.costs.tables, warned)
     space = evaluator.builder.statistics.space.keeping(spec.smallest, ["channels"])
     features = group_features(groups.structure)
     problems = {
@@ -241,7 +244,7 @@ def prepare(
         evaluator.shortcuts,
         live=live,
     )
-    return Prepared(task, evaluator, factory, costs, problems)
+    return Prepared(task, evaluator, factory, costs, problems, tuple(warned.kept))
 
 
 def _live_objects(spec: SearchSpec) -> LiveObjects:

@@ -63,7 +63,8 @@ class RunStages:
             PruneTuneError: If the run failed, after that was noted in its summary.
             KeyboardInterrupt: If the user stopped it; the run can be resumed.
         """
-        self._write(status="running", error=None)
+        notes = dict.fromkeys((*self._summary.notes, *self.prepared.notes))
+        self._write(status="running", error=None, notes=tuple(notes))
         try:
             with ended_by_signals():
                 ended = self._search()

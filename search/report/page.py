@@ -259,12 +259,14 @@ def _run(results: Results) -> str:
     spec = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
     machine = yaml.safe_dump(dict(results.environment), sort_keys=False, allow_unicode=True)
     images = results.spec.get("images")
+    notes = "".join(f"<li>{_text(note)}</li>" for note in summary.notes)
     sampled = f", on a sample of {images} validation images" if images else ""
     return (
         f"<p>It took {summary.wall_seconds:.0f} seconds, {summary.search_seconds:.0f} of them for "
         f"searching. Candidates: repair {_text(summary.repair)}, criterion "
         f"{_text(summary.criterion)}, {_text(summary.precision)}{_text(sampled)}.</p>"
-        f"<p>Folder: <code>{_text(str(results.path))}</code></p>"
+        + (f"<ul>{notes}</ul>" if notes else "")
+        + f"<p>Folder: <code>{_text(str(results.path))}</code></p>"
         f"<details><summary>The spec</summary><pre>{_text(spec)}</pre></details>"
         f"<details><summary>The machine</summary><pre>{_text(machine)}</pre></details>"
     )

@@ -157,6 +157,7 @@ class Summary(_Part):
         wall_seconds: From the start to the end, interruptions left out.
         search_seconds: The part of it spent on searching.
         error: Why a failed run ended, or what is missing in an incomplete one.
+        notes: What whoever reads the results has to know: what was given up, or changed.
         environment: Versions and hardware.
     """
 
@@ -173,6 +174,7 @@ class Summary(_Part):
     wall_seconds: float = 0.0
     search_seconds: float = 0.0
     error: str | None = None
+    notes: tuple[str, ...] = ()
     environment: dict[str, Any] = Field(default_factory=dict)
 
 

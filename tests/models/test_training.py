@@ -23,6 +23,7 @@ from prunetune.models import (
 )
 from prunetune.models.batchnorm import recalibrate_batchnorm
 from prunetune.models.training import try_training
+from prunetune.rewards.measures.agreement import mean_divergence
 from torch import Tensor, nn
 from torchvision.models.googlenet import GoogLeNetOutputs
 
@@ -52,6 +53,34 @@ def test_training_learns_and_leaves_the_network_ready(
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     first = next(network.parameters())
     assert first.device.type == "cpu"
+
+
+class _ViewsItsMaps(nn.Module):
+    """Its view joins channels and positions, which needs the usual order of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 8, 3, 2, 1), nn.Linear(8 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).relu().view(x.shape[0], -1))
+
+
+def test_a_network_that_needs_the_usual_order_of_memory_is_trained_and_judged(
+    digits_task: PruningTask,
+) -> None:
+    torch.manual_seed(0)
+    network, teacher = _ViewsItsMaps().eval(), _ViewsItsMaps().eval()
+    spec = _spec(epochs=1, distillation=0.5)
+    data, indices = digits_task.data, digits_task.train_indices
+    train(network, data, indices, spec, 0, teacher=teacher)
+    assert accuracy(network, digits_task.validation) > 0.2
+    images = digits_task.validation.images
+    last = LabelledImages(
+        images.clone(memory_format=torch.channels_last), digits_task.validation.labels
+    )
+    assert accuracy(network, last) == accuracy(network, digits_task.validation)
+    assert mean_divergence(network, teacher, images) > 0
 
 
 def test_training_is_a_function_of_the_seed(digits_task: PruningTask) -> None:

@@ -42,6 +42,7 @@ def _summary(folder: RunFolder) -> Summary:
                 test_after=0.97,
             ),
         ),
+        notes=("The measure 'spatial-entropy' is left out, because ...",),
         evaluations=Counts(asked=48, unique=40, cached=8, per_second=2.5),
     )
 
