@@ -235,7 +235,7 @@ def test_candidates_with_other_layers_are_evaluated(
             logits = built(task.validation.images)
         loss = float(functional.cross_entropy(logits, task.validation.labels))
         # Alignment and light repair of a finished candidate take more images.
-        tolerance = 1e-5 if repair == "none" and precision == "fp32" else 0.05
+        tolerance = 1e-3 if repair == "none" and precision == "fp32" else 0.05
         assert evaluation.measures["loss"] == pytest.approx(loss, rel=tolerance)
 
 

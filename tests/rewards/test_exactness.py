@@ -61,7 +61,11 @@ def built(task: PruningTask, **spec: object) -> tuple[CandidateEvaluator, Notes]
 
 
 def _is_exact(evaluator: CandidateEvaluator, task: PruningTask) -> bool:
-    """Whether dense and half network are evaluated as the plain networks compute."""
+    """Whether dense and half network are evaluated as the plain networks compute.
+
+    A network that is delivered is repaired on other images than a candidate, and only where that
+    helps; so half networks are compared where they are not repaired, and run in any case.
+    """
     images, labels = task.validation.images, task.validation.labels
     with torch.no_grad():
         dense = float(functional.cross_entropy(task.network(images), labels))
@@ -70,7 +74,7 @@ def _is_exact(evaluator: CandidateEvaluator, task: PruningTask) -> bool:
     found = evaluator.evaluate(half)
     assert found.error is None
     return evaluator.dense.measures["loss"] == pytest.approx(dense, rel=1e-4) and (
-        found.measures["loss"] == pytest.approx(small, rel=1e-3)
+        evaluator.spec.repair != "none" or found.measures["loss"] == pytest.approx(small, rel=1e-3)
     )
 
 
@@ -102,7 +106,7 @@ class _Plain(nn.Module):
 def test_a_plain_network_takes_every_shortcut_and_nothing_is_said() -> None:
     torch.manual_seed(0)
     task = brought(_Plain())
-    evaluator, notes = built(task, precision="fp32", recalibration=100)
+    evaluator, notes = built(task, precision="fp32", recalibration=100, repair="none")
     assert evaluator.shortcuts == Shortcuts()
     assert not notes.about("evaluations")
     assert _is_exact(evaluator, task)
@@ -159,7 +163,8 @@ def test_what_changes_outputs_is_given_up_and_said(
 ) -> None:
     torch.manual_seed(0)
     task = brought(network())
-    evaluator, notes = built(task, precision="fp32", recalibration=100)
+    # What is delivered is repaired only where that helps, which it need not do here.
+    evaluator, notes = built(task, precision="fp32", recalibration=100, repair="none")
     taken = vars(evaluator.shortcuts)
     assert {name for name in ("folds", "fuses", "channels_last") if not taken[name]} == given_up
     for name, word in (("folds", "folded"), ("fuses", "fused")):
@@ -189,7 +194,7 @@ class _ViewsItsMaps(_Plain):
         return self.head(self.features(x).view(x.shape[0], -1))
 
 
-@pytest.mark.parametrize("repair", ["quick", "light", "full"])
+@pytest.mark.parametrize("repair", ["none", "quick", "light", "full"])
 def test_a_view_that_needs_the_usual_order_of_memory_gets_it(repair: str) -> None:
     torch.manual_seed(0)
     task = brought(_ViewsItsMaps())
@@ -228,7 +233,7 @@ class _ByNumPy(_Plain):
 
 
 @pytest.mark.parametrize("network", [_InFloat, _WithLinspace, _WithAnAttribute, _ByNumPy])
-@pytest.mark.parametrize("repair", ["quick", "light"])
+@pytest.mark.parametrize("repair", ["none", "light"])
 def test_a_network_whose_code_refuses_bf16_is_evaluated_in_fp32(
     network: Callable[[], nn.Module], repair: str
 ) -> None:
