@@ -62,6 +62,15 @@ def test_who_depends_on_a_life_ends_with_it(other: subprocess.Popen[bytes]) -> N
         assert depending.wait(60) == 1
 
 
+# Tune wraps a trainable that has parameters.
+_KINDS = {
+    "EvaluatorWorker": "evaluator",
+    "Coordinator": "coordinator",
+    "SearchTrial": "trial",
+    "_Inner": "trial",
+}
+
+
 def _working_for(driver: int) -> dict[str, Lifeline]:
     """Processes of ours that descend from a driver, by what they are."""
     parents, titles = {}, {}
@@ -76,9 +85,9 @@ def _working_for(driver: int) -> dict[str, Lifeline]:
         ancestor = pid
         while ancestor not in (0, 1, driver):
             ancestor = parents.get(ancestor, 0)
-        for name in ("EvaluatorWorker", "Coordinator", "SearchTrial"):
+        for name, kind in _KINDS.items():
             if ancestor == driver and f"ray::{name}" in title:
-                found[f"{name} {pid}"] = Lifeline.of(pid)
+                found[f"{kind} {pid}"] = Lifeline.of(pid)
     return found
 
 
@@ -98,4 +107,4 @@ def test_nothing_evaluates_for_a_driver_that_was_killed(tmp_path: Path, cache_fo
         command.end(10)
         command.wait_for_others(lambda: all(life.is_cut for life in working.values()), 60)
     kinds = {name.split()[0] for name in working}
-    assert kinds == {"EvaluatorWorker", "Coordinator", "SearchTrial"}
+    assert kinds == set(_KINDS.values())

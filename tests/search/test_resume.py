@@ -156,7 +156,7 @@ def test_a_reward_that_was_edited_since_is_refused(run: Path, finished: Summary)
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("key", {"task": "other"}, "the network's weights or its data have changed"),
+        ("key", {"task": "other"}, "the network or its images have changed"),
         ("key", {"evaluator": "other"}, "evaluator or a measure has changed"),
         ("dense", {"accuracy": 0.9}, "the dense network's accuracy was 0.9 and is 0.98"),
     ],
