@@ -10,6 +10,7 @@ Neither PyTorch nor Ray is imported before a function needs it.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
@@ -31,6 +32,7 @@ __all__ = [
     "is_batchnorm",
     "learner_connector",
     "learner_device",
+    "listen_on_loopback",
     "machine_memory",
     "multiplies_bf16",
     "read_ray_variables_again",
@@ -216,6 +218,18 @@ def machine_memory() -> int:
 def silence_ray_tokens() -> None:
     """Keep Ray from logging that it made a token, which it does before it knows its log level."""
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
+def listen_on_loopback(only: bool) -> None:
+    """Let what Ray starts from here listen on this machine's loopback only, or on all interfaces.
+
+    Ray has a switch for it, which is on where it makes no clusters: on macOS and Windows. It reads
+    it when it is imported, and the processes that it starts read it in their environment.
+    """
+    from ray._private import ray_constants
+
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0" if only else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not only
 
 
 def read_ray_variables_again() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .._compat import container_cpus, machine_memory, silence_ray_tokens
+from .._compat import container_cpus, listen_on_loopback, machine_memory, silence_ray_tokens
 from ..errors import ClusterError
 from .resources import EvaluatorResources, check_room
 from .storage import check_storage
@@ -137,6 +137,7 @@ def _start_local(runtime_env: dict[str, Any] | None) -> None:
 
     silence_ray_tokens()
     provide_token()
+    listen_on_loopback(True)
     try:
         ray.init(
             address="local",
@@ -161,6 +162,7 @@ def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
     if address != "auto":
         _check_reachable(address)
     send_token()
+    listen_on_loopback(False)
     try:
         ray.init(
             address=address,

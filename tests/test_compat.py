@@ -276,3 +276,30 @@ def test_what_we_extend_of_rllib_is_there(owner: str, name: str) -> None:
         f"{of} of this version of Ray has no {name}, which search/lagrangian or "
         "search/agents/together/runner.py overrides or uses"
     )
+
+
+_LISTENERS = """
+import psutil
+from prunetune import _compat
+from prunetune.cluster import ClusterSpec, connect
+
+# As connect does, but before anything of it.
+_compat.listen_on_loopback(True)
+assert connect(ClusterSpec()).local
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for connection in process.net_connections(kind="inet"):
+        if connection.status == "LISTEN":
+            print(process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+"""
+
+
+@pytest.mark.slow
+def test_listen_on_loopback() -> None:
+    """A Ray that nobody asked to be a cluster can be reached from this machine only."""
+    pytest.importorskip("psutil")
+    ended = subprocess.run(
+        [sys.executable, "-c", _LISTENERS], capture_output=True, text=True, timeout=200
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = [line.rpartition(" ") for line in ended.stdout.splitlines()]
+    assert len(found) >= 4 and {address for _, _, address in found} == {"127.0.0.1"}
