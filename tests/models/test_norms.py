@@ -14,6 +14,7 @@ from prunetune.models.calls import count_flops
 from prunetune.models.reductions.channels import ignore_removed, kept_channels
 from prunetune.models.repair.full import FULL, LIGHT, FullRepair
 from prunetune.models.repair.gathering import gather_moments
+from prunetune.models.repair.held_out import held_out_count
 from prunetune.models.repair.quick import QuickRepair
 from prunetune.rewards import EvaluatorSpec, build_evaluator
 from torch import Tensor, nn
@@ -223,7 +224,7 @@ def test_candidates_with_other_layers_are_evaluated(
             precision=precision,
             repair=repair,
             measures=("loss",),
-            recalibration=len(task.calibration),
+            recalibration=len(task.calibration) - held_out_count(len(task.calibration)),
         )
         evaluator = build_evaluator(task, spec, 0)
         widths = tuple(max(1, size // 2) for size in evaluator.groups.sizes)
