@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
@@ -39,7 +41,12 @@ class LagrangianModule(DefaultPPOTorchRLModule):
     """PPO's default module with a cost critic of its own encoder and one output per cost."""
 
     def setup(self) -> None:
-        """Build all networks."""
+        """Build all networks.
+
+        Raises:
+            ValueError: If observations are not arrays of floats, or the model is recurrent.
+        """
+        _check_observations(self.observation_space)
         super().setup()
         encoder_config = self.catalog.actor_critic_encoder_config.base_encoder_config
         if isinstance(encoder_config, RecurrentEncoderConfig):
@@ -69,3 +76,18 @@ class LagrangianModule(DefaultPPOTorchRLModule):
     def get_non_inference_attributes(self) -> list[str]:
         """What environment runners do not need."""
         return [*super().get_non_inference_attributes(), "cost_encoder", "cost_vf"]
+
+
+def _check_observations(space: Any) -> None:
+    """Refuse what RLlib's encoders cannot read, with what makes it readable."""
+    if not isinstance(space, Box):
+        raise ValueError(
+            f"LagrangianPPO observes arrays of floats, not {type(space).__name__}; add RLlib's "
+            "FlattenObservations to the env runners, as for RLlib's PPO: "
+            ".env_runners(env_to_module_connector=lambda *_, **__: FlattenObservations())."
+        )
+    if not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(
+            f"LagrangianPPO observes floats, not {space.dtype}; wrap the environment so that it "
+            "gives float32, such as images divided by 255."
+        )

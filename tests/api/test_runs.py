@@ -143,6 +143,8 @@ def test_run_goes_on_in_another_session(run: pt.Run, tmp_path: Path, other_sessi
         objects=[Frugal()],
         evaluations=32,
         progress=False,
+        # It was copied.
+        trust=True,
     )
     frame, before = longer.frame(), run.frame()
     assert len(frame) == 32

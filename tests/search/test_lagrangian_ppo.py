@@ -336,3 +336,33 @@ def test_a_constrained_mdp_is_solved_as_well_as_by_linear_programming(rule: str)
     algorithm.stop()
     assert returned == pytest.approx(optimum, rel=0.05)
     assert cost == pytest.approx(limit, rel=0.03)
+
+
+class DictKnapsack(Knapsack):
+    """The same, observed as a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Dict(
+            step=gym.spaces.Box(0.0, 1.0, (1,), np.float32),
+            price=gym.spaces.Box(0.0, 1.0, (1,), np.float32),
+        )
+
+    def _observe(self) -> Any:
+        step, price = super()._observe()
+        return {"step": np.array([step]), "price": np.array([price])}
+
+
+def test_observations_that_need_a_connector_say_so_and_train_with_it() -> None:
+    from ray.rllib.connectors.env_to_module import FlattenObservations
+
+    register_env("dict-knapsack", lambda context: DictKnapsack())
+    config = _config().environment("dict-knapsack")
+    with pytest.raises(Exception, match="FlattenObservations"):
+        config.copy(copy_frozen=False).build_algo()
+    connected = config.env_runners(env_to_module_connector=lambda *_, **__: FlattenObservations())
+    algorithm = connected.build_algo()
+    try:
+        assert np.isfinite(algorithm.train()["lagrangian"]["episode_return"])
+    finally:
+        algorithm.stop()
