@@ -114,7 +114,7 @@ class BestMaker:
             missing=finished.missing,
             artifact=f"best/{delivery.name}",
             relative_errors=relative_errors(problem, chosen.candidate),
-            notes=guarantee(problem, chosen.candidate),
+            notes=(*guarantee(problem, chosen.candidate), *finished.notes),
         )
         self._save(delivery, finished, best)
         return best

@@ -92,7 +92,9 @@ def test_block_repair_takes_the_place_of_full_repair(run: Path) -> None:
     (block,) = finetune_run(run, ["epochs=0", "repair=block"]).best
     assert block.artifact is not None and block.test_before is not None
     assert block.candidate == full.candidate
-    assert not torch.equal(_weights(run / block.artifact), before)
+    # With as few calibration images as here it may not pay; then the network's notes say so.
+    left_out = any("block repair" in note for note in block.notes)
+    assert torch.equal(_weights(run / block.artifact), before) == left_out
     assert block.test_before > 0.9
     assert block.test_after == block.test_before
 
