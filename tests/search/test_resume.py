@@ -200,14 +200,17 @@ from prunetune.search.engine.entry import run_search
 from prunetune.search.spec.reading import read_spec
 
 class Telling(SilentProgress):
+    def start(self, total, label):
+        self.searching = label == "Searching"
+
     def advance(self, units=1):
-        print("advanced", flush=True)
+        if self.searching and units:
+            print("advanced", flush=True)
 
 run_search(read_spec(eval(sys.argv[1])), Telling())
 """
 
 
-# With the dense network trained already, so that what advances is the search.
 @pytest.mark.slow
 @pytest.mark.usefixtures("digits_task")
 def test_a_terminated_run_says_so_and_two_processes_cannot_have_it(
