@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 
 from ...models.progress import SILENT, Progress
 from ..spec.trials import TrialSpec
+from .signals import remind
 from .trial import ACCURACY
 
 __all__ = ["COLUMNS", "ReportProgress", "table_rows"]
@@ -85,6 +86,10 @@ class ReportProgress(tune.Callback):
         cls.progress, cls.trials, cls.evaluations = progress, trials, evaluations
         cls.results = {name: dict(result) for name, result in results.items()}
         cls.last_note = time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tell Tune again where the run was asked to end; see `remind`."""
+        remind()
 
     def on_trial_result(
         self,

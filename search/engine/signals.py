@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["ended_by_signals", "ended_in_order"]
+__all__ = ["ended_by_signals", "ended_in_order", "remind"]
 
 _ASKING = ("SIGINT", "SIGTERM", "SIGHUP")
 # Whoever asks again later than this does not want to wait for order.
@@ -98,6 +98,16 @@ def ended_in_order() -> Iterator[None]:
         _ending.in_order = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def remind() -> None:
+    """Say again that the run was asked to end, from inside of what `ended_in_order` surrounds.
+
+    What was asked while Tune began may have been lost: an exception that is raised where Python
+    can only print it, or before Tune listens.
+    """
+    if _ending is not None and _ending.in_order and _ending.asked_at is not None:
+        signal.raise_signal(signal.SIGUSR1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prunetune.search.engine.signals import ended_by_signals, ended_in_order
+from prunetune.search.engine.signals import ended_by_signals, ended_in_order, remind
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.summary import read_summary
 
@@ -50,6 +50,20 @@ def test_whoever_asks_twice_is_heard_once() -> None:
                 os.kill(os.getpid(), signal.SIGINT)
                 put_away = True
     assert put_away
+
+
+@posix
+def test_what_was_asked_before_tune_listened_is_said_again() -> None:
+    heard = []
+    with ended_by_signals(), ended_in_order():
+        remind()
+        with pytest.raises(KeyboardInterrupt):
+            # Tune is not there yet, and whatever runs may swallow what this raises.
+            os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, lambda *_: heard.append("in order"))
+        remind()
+    remind()
+    assert heard == ["in order"]
 
 
 @posix
