@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..hooks import hear_calls
-from ..layers import Sites, adapter_of, sample_sites
-from ..repair.patches import channels_at, layer_patches
+from ..layers import Sites, multiplier_of, sample_sites
+from ..repair.patches import layer_patches
 
 __all__ = ["Factors", "kronecker_factors", "largest_eigenvalue"]
 
@@ -20,6 +19,8 @@ __all__ = ["Factors", "kronecker_factors", "largest_eigenvalue"]
 @dataclass(frozen=True, eq=False)
 class Factors:
     """The block of one layer: F is about inputs (x) outputs (Martens & Grosse 2015).
+
+    The spectral radius of the block is the product of the factors' largest eigenvalues.
 
     Attributes:
         inputs: E of the sum over places of a a^T, where a is what the layer reads at a place and a
@@ -30,11 +31,6 @@ class Factors:
 
     inputs: Tensor
     outputs: Tensor
-
-    @property
-    def spectral_radius(self) -> float:
-        """The largest eigenvalue of the block: that of a Kronecker product is the product."""
-        return largest_eigenvalue(self.inputs) * largest_eigenvalue(self.outputs)
 
 
 def largest_eigenvalue(matrix: Tensor) -> float:
@@ -96,21 +92,19 @@ def kronecker_factors(
 class _Recorder:
     """Sums of one layer over batches."""
 
-    def __init__(self, layer: Any, places: int, seed: int) -> None:
+    def __init__(self, layer: nn.Module, places: int, seed: int) -> None:
         self._layer = layer
+        self._adapter = multiplier_of(layer)
         self._places = places
         self._generator = torch.Generator().manual_seed(seed)
         self._inputs: Tensor | None = None
         self._outputs: Tensor | None = None
         self._sites: Sites | None = None
-        self._weight = 0.0
         self._rows = 0
         self.output: Tensor | None = None
 
     def forward(self, module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
-        adapter = adapter_of(module)
-        assert adapter is not None
-        height, width = adapter.map_size(output)
+        height, width = self._adapter.map_size(output)
         count = min(self._places, height * width) * len(output)
         sites = sample_sites(len(output), (height, width), count, self._generator)
         patches = layer_patches(self._layer, inputs.detach(), sites).double()
@@ -127,7 +121,7 @@ class _Recorder:
 
     def backward(self, gradient: Tensor) -> None:
         assert self._sites is not None
-        vectors = channels_at(self._layer, gradient, self._sites).double()
+        vectors = self._adapter.outputs_at(gradient, self._sites).double()
         found = vectors.mT @ vectors
         self._outputs = found if self._outputs is None else self._outputs + found
         self._rows += len(vectors)
@@ -136,6 +130,6 @@ class _Recorder:
         assert self._inputs is not None
         outputs = self._outputs
         if outputs is None:
-            size = self._layer.weight.shape[0]
+            size = self._adapter.weight(self._layer).shape[0]
             return Factors(self._inputs / images, torch.zeros(size, size, dtype=torch.float64))
         return Factors(self._inputs / images, outputs / self._rows)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..groups import ChannelGroup, Member
-from ..layers import adapter_of
+from ..layers import multiplier_of, multiplies
 from .criterion import Evidence, ScoreCriterion
 from .curvature import Factors, kronecker_factors, largest_eigenvalue
 from .magnitude import L1
@@ -68,15 +68,15 @@ class Kfac(ScoreCriterion):
         return np.asarray((costs / total - self._flatness * gains / len(producers)).numpy())
 
 
-def neuron_costs(layer: object, factors: Factors) -> Tensor:
+def neuron_costs(layer: nn.Module, factors: Factors) -> Tensor:
     """1/2 (w_i^T A w_i) G_ii of every output, float64 [O].
 
     Args:
         layer: A convolution in one group, or a linear layer.
         factors: Its factors.
     """
-    weight = layer.weight.detach().double().flatten(1)  # type: ignore[attr-defined]
-    bias = layer.bias  # type: ignore[attr-defined]
+    adapter = multiplier_of(layer)
+    weight, bias = adapter.weight(layer).detach().double().flatten(1), adapter.bias(layer)
     last = weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
     whole = torch.cat([weight, last[:, None]], dim=1)
     return ((whole @ factors.inputs) * whole).sum(dim=1) * factors.outputs.diagonal() / 2
@@ -108,5 +108,4 @@ def flatness_gains(factors: Factors) -> Tensor:
 
 def _has_dense_weight(evidence: Evidence, member: Member) -> bool:
     layer = evidence.network.get_submodule(member.layer)
-    adapter = adapter_of(layer)
-    return adapter is not None and adapter.multiplies and getattr(layer, "groups", 1) == 1
+    return multiplies(layer) and multiplier_of(layer).parts(layer) == 1

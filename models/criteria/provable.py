@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..groups import ChannelGroup, Member
-from ..hooks import hear_calls
-from ..layers import adapter_of, multiplies
+from ..calls import record_layer_calls
+from ..groups import ChannelGroup
+from ..layers import adapter_of, multiplier_of, multiplies
 from .criterion import Criterion, Evidence, Ranking
 from .importance_sampling import FAILURE, calibration_size, draws_for
 from .magnitude import L1
@@ -60,7 +61,7 @@ class ProvableFilterPruning(Criterion):
         return self.study(group, evidence).order
 
     def study(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Besides the order, ``sensitivity`` [units], in that order, and ``events`` [1]."""
+        """With ``sensitivity`` [units] in the order of units, ``events`` and ``failure`` [1]."""
         readers = [
             m for m in group.readers() if multiplies(evidence.network.get_submodule(m.layer))
         ]
@@ -74,7 +75,7 @@ class ProvableFilterPruning(Criterion):
             for reader in readers
         ]
         sensitivity = np.max(of_readers, axis=0)
-        events = max(_events(evidence, reader) for reader in readers)
+        events = _events(evidence, {reader.layer for reader in readers})
         order = np.argsort(-sensitivity, kind="stable").astype(np.int64)
         rescaling = None
         if self._variant != "deterministic":
@@ -101,22 +102,16 @@ class ProvableFilterPruning(Criterion):
         return calibration_size(sum(written), max(written), len(evidence.images), self._failure)
 
 
-def _events(evidence: Evidence, reader: Member) -> float:
-    """(P + 1) times kernel positions, with P the places of the reader's output map."""
-    layer = evidence.network.get_submodule(reader.layer)
-    adapter = adapter_of(layer)
-    assert adapter is not None
-    facts = adapter.facts(layer)
-    kernel = 1 if facts is None else facts.kernel[0] * facts.kernel[1]
-    sizes: list[tuple[int, int]] = []
-    handle = hear_calls(
-        layer, lambda module, inputs, output: sizes.append(adapter.map_size(output))
-    )
-    try:
-        evidence.network(evidence.images[:1])
-    finally:
-        handle.remove()
-    return float((max(height * width for height, width in sizes) + 1) * kernel)
+def _events(evidence: Evidence, readers: Collection[str]) -> float:
+    """(P + 1) times kernel positions, with P the places of the output map; the most of readers."""
+    events = []
+    for call in record_layer_calls(evidence.network, evidence.images[:1]):
+        if call.name in readers:
+            layer = evidence.network.get_submodule(call.name)
+            kernel = multiplier_of(layer).weight(layer)[0, 0].numel()
+            places = max(height * width for height, width in call.output_sizes)
+            events.append((places + 1) * kernel)
+    return float(max(events))
 
 
 def _drawn(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from ..groups import Member
 from ..hooks import hear_calls
-from ..layers import adapter_of, sample_sites
-from ..repair.patches import patches_by_position
+from ..layers import multiplier_of, sample_sites
 
-__all__ = ["input_sensitivities", "terms_of"]
+__all__ = ["input_sensitivities"]
 
 # Floats of one block of terms: 64 MB.
 _BLOCK = 16_000_000
@@ -45,14 +43,14 @@ def input_sensitivities(
         In [0, 1], float64 [units].
     """
     result = torch.zeros(len(member.channels), dtype=torch.float64)
-    for positive, negative, columns in terms_of(network, member, images, places, seed):
+    for positive, negative, columns in _terms_of(network, member, images, places, seed):
         for terms in (positive, negative):
             shares = _shares(terms, columns, len(member.channels))
             result = torch.maximum(result, shares.double())
     return np.asarray(result.clamp(max=1.0).numpy())
 
 
-def terms_of(
+def _terms_of(
     network: nn.Module, member: Member, images: Tensor, places: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """What each input channel adds to each output, block by block.
@@ -64,20 +62,20 @@ def terms_of(
         [channels, rows, outputs] of one convolution group, for activations of one sign; and the
         unit of each channel, int64 [channels], -1 for channels that another group decides.
     """
-    layer: Any = network.get_submodule(member.layer)
+    layer = network.get_submodule(member.layer)
+    adapter = multiplier_of(layer)
+    parts, weights = adapter.parts(layer), adapter.weight(layer).detach()
+    # A linear layer's kernel has one position.
+    weights = weights.reshape(*weights.shape[:2], -1)
     owner = torch.full((int(member.channels.max()) + 1,), -1, dtype=torch.int64)
     for unit, channels in enumerate(member.channels):
         owner[torch.from_numpy(channels)] = unit
     generator = torch.Generator().manual_seed(seed)
     for inputs, size in _inputs_of(network, layer, images):
         sites = sample_sites(len(inputs), size, places * len(inputs), generator)
-        patches = patches_by_position(layer, inputs, sites)
-        parts = getattr(layer, "groups", 1)
+        patches = adapter.patches(layer, inputs, sites)
         units = torch.full((patches.shape[2],), -1, dtype=torch.int64)
         units[: len(owner)] = owner
-        weights = (
-            layer.weight.detach().flatten(2) if layer.weight.dim() > 2 else layer.weight[..., None]
-        )
         for weight, values, mine in zip(
             weights.chunk(parts), patches.chunk(parts, dim=2), units.chunk(parts), strict=True
         ):
@@ -110,8 +108,7 @@ def _inputs_of(
     network: nn.Module, layer: nn.Module, images: Tensor
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """What a layer reads in each of its calls, and the size of the map that it writes."""
-    adapter = adapter_of(layer)
-    assert adapter is not None
+    adapter = multiplier_of(layer)
     for batch in images.split(_BATCH):
         seen: list[tuple[Tensor, tuple[int, int]]] = []
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..copying import shallow_copy
-from ..layers import BatchNorm
+from ..layers import averager_of, multiplier_of
 
 __all__ = ["fold_batchnorm"]
 
@@ -29,15 +29,10 @@ def fold_batchnorm(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
         if name not in norms:
             return None
         norm = modules[norms[name]]
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        assert isinstance(norm, BatchNorm)
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = (norm.running_var + norm.eps).rsqrt()
-        if norm.affine:
-            scale = scale * norm.weight
-        shift = -norm.running_mean if module.bias is None else module.bias - norm.running_mean
-        shift = shift * scale + norm.bias if norm.affine else shift * scale
-        weight = module.weight
+        layer, averager = multiplier_of(module), averager_of(norm)
+        weight, bias = layer.weight(module), layer.bias(module)
+        scale, mean = averager.scale(norm), averager.mean(norm)
+        shift = (-mean if bias is None else bias - mean) * scale + averager.shift(norm)
         scaled = weight.float() * scale.view(-1, *(1,) * (weight.dim() - 1))
         duplicate = copy.copy(module)
         duplicate._parameters = {

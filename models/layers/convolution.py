@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..._compat import convolution_margins
 from .adapter import Channels, LayerFacts, adapter_of, register
 from .roles import MultiplyingAdapter
 from .sites import Sites
@@ -77,9 +78,8 @@ class ConvolutionAdapter(MultiplyingAdapter[nn.Conv2d]):
 
     def patches(self, layer: nn.Conv2d, inputs: Tensor, sites: Sites) -> Tensor:
         """What lies under the kernel, of ``inputs`` [n, C, H, W]."""
-        left, right, top, bottom = layer._reversed_padding_repeated_twice
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        padded = functional.pad(inputs, (left, right, top, bottom), mode=mode)
+        padded = functional.pad(inputs, convolution_margins(layer), mode=mode)
         height, width = padded.shape[2:]
         rows_first = padded.permute(0, 2, 3, 1).reshape(-1, padded.shape[1])
         (kernel_height, kernel_width), (down, across) = layer.kernel_size, layer.dilation

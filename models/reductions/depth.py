@@ -86,10 +86,10 @@ class DepthReduction(Reduction):
             head, before = begins.get(join.first, (join.first, (1, 1)))
             steps = tuple(a * int(b) for a, b in zip(before, first.stride, strict=True))
             begins[join.second] = head, steps
-            front = slow.get_submodule(head)
-            assert isinstance(front, nn.Conv2d)
-            _pad(front, [a * b for a, b in zip(steps, linear_map(second).padding, strict=True)])
-            _pad(second, [-pad for pad in linear_map(second).padding])
+            front, inner = linear_map(slow.get_submodule(head)), linear_map(second)
+            moved = [step * pad for step, pad in zip(steps, inner.padding, strict=True)]
+            slow.set_submodule(head, front.padded(moved).module())
+            slow.set_submodule(join.second, inner.padded([-pad for pad in inner.padding]).module())
         return slow
 
     def _linear(self, values: Candidate) -> Iterator[Activation]:
@@ -204,11 +204,3 @@ def _follow_with(layer: nn.Module, line: Line) -> None:
     with torch.no_grad():
         weight.mul_(slope.view(-1, *(1,) * (weight.dim() - 1)))
         bias.mul_(slope).add_(offset)
-
-
-def _pad(layer: nn.Conv2d, more: Sequence[int]) -> None:
-    """Add to a layer's padding, in place."""
-    padding = tuple(pad + extra for pad, extra in zip(linear_map(layer).padding, more, strict=True))
-    layer.padding = padding
-    layer.padding_mode = "zeros"
-    layer._reversed_padding_repeated_twice = [padding[1], padding[1], padding[0], padding[0]]

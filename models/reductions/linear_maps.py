@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import description, multiplies
+from ..._compat import convolution_margins
+from ..layers import averager_of, description, multiplies
 
 __all__ = [
     "LinearMap",
@@ -57,6 +58,11 @@ class LinearMap:
     def multiplications(self) -> int:
         """For one place of the output map."""
         return self.weight.numel()
+
+    def padded(self, more: Sequence[int]) -> LinearMap:
+        """With so many more zeros on each side of height and width; negative for fewer."""
+        height, width = self.padding
+        return replace(self, padding=(height + more[0], width + more[1]))
 
     def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap:
         """Followed by scale [outputs] and shift [outputs]."""
@@ -108,13 +114,11 @@ def linear_map(layer: Any) -> LinearMap:
     return found
 
 
-def normalised(layer: LinearMap, norm: Any) -> LinearMap:
+def normalised(layer: LinearMap, norm: nn.Module) -> LinearMap:
     """A map with the BatchNorm that follows it, in evaluation mode."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    shift = -norm.running_mean * scale
-    if norm.affine:
-        scale, shift = scale * norm.weight.detach(), shift * norm.weight.detach()
-        shift = shift + norm.bias.detach()
+    averager = averager_of(norm)
+    scale = averager.scale(norm).detach()
+    shift = averager.shift(norm).detach() - averager.mean(norm) * scale
     return layer.scaled(scale.to(layer.weight), shift.to(layer.weight))
 
 
@@ -215,5 +219,5 @@ def _spread(kernel: Tensor, dilation: Sequence[int]) -> Tensor:
 
 def _padding(layer: nn.Conv2d) -> tuple[int, int] | None:
     """Padding of height and width; None where the two sides differ."""
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    left, right, top, bottom = convolution_margins(layer)
     return (top, left) if left == right and top == bottom else None

@@ -18,6 +18,8 @@ __all__ = ["ProvableAgent", "guarantee", "relative_errors", "sampled_layers"]
 # Of relative errors; beyond these every layer keeps one unit, or all.
 _SMALLEST, _LARGEST = 1e-12, 1e12
 _BISECTIONS = 80
+# Errors that are tried, and how many times larger the last one is, where costs are measured.
+_LEAST, _WORSE = 1.0, 1e6
 
 
 class ProvableAgent(BlackBoxAgent):
@@ -77,8 +79,9 @@ class ProvableAgent(BlackBoxAgent):
         else:
             found = []
         if len(problem.tabulated) < len(problem.budgets):
-            first = np.log(self._error_of(found[-1]) if found else 1e-2)
-            errors = np.exp(np.linspace(first, np.log(_LARGEST) / 3, steps))
+            first = np.log(self._error_of(found[-1]) if found else _LEAST)
+            # From an error that removes nearly nothing, or that other budgets ask for, up.
+            errors = np.exp(np.linspace(first, first + np.log(_WORSE), steps))
             found += [self._at(error) for error in errors]
         return np.array(list(dict.fromkeys(map(tuple, found))), dtype=np.int64)
 
@@ -98,7 +101,7 @@ class ProvableAgent(BlackBoxAgent):
             for layer, value in zip(self._layers, candidate, strict=True)
             if layer is not None
         ]
-        return max(*errors, 1e-2)
+        return max(*errors, _LEAST)
 
     def _at(self, error: float) -> tuple[int, ...]:
         """The candidate of a relative error."""

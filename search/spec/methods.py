@@ -39,7 +39,6 @@ _UNREPAIRED = {"repair": "none", "freeze_batchnorm": False}
 _AMC: dict[str, Any] = {
     "criterion": "l1",
     "repair": "none",
-    "recalibration": 128,
     "agent": "amc",
     "reward": "accuracy",
     "smallest": 0.2,
@@ -88,7 +87,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             {
                 "criterion": "pfp",
                 "repair": "none",
-                "recalibration": 128,
                 "agent": "pfp",
                 "evaluations": 16,
                 "finalists": 1,

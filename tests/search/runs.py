@@ -1,9 +1,11 @@
-"""Run folders as finished comparisons leave them, made without running anything."""
+"""Run folders as finished comparisons leave them, made without running anything; and a trap."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from prunetune.rewards import MEASURES, Evaluation
@@ -13,6 +15,16 @@ from prunetune.search.run.record import EvaluationRecord, RecordKey
 from prunetune.search.run.summary import Best, Counts, Dense, Summary, write_summary
 
 _GROUPS = {"stem": 4, "block": 8}
+
+
+class Touches:
+    """Its pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mknod, (str(self.path),)
 
 
 def finished_trial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from prunetune.envs.judge import Judge
 from prunetune.envs.problem import Problem
 from prunetune.errors import SpecError
+from prunetune.models.costs.cost import Cost, MeasuredCost
 from prunetune.search.agents.provable import (
     ProvableAgent,
     guarantee,
@@ -21,9 +23,9 @@ from ..envs.structures import AnalyticEvaluator, chain, problem
 _STRUCTURE = chain((16, 32, 24))
 
 
-def _problem(budgets: dict[str, float]) -> Problem:
+def _problem(budgets: dict[str, float], costs: Sequence[Cost] = ()) -> Problem:
     rng = np.random.default_rng(0)
-    found = problem(_STRUCTURE, budgets)
+    found = problem(_STRUCTURE, budgets, costs=costs)
     figures = {
         name: {
             "sensitivity": np.sort(rng.uniform(0.01, 0.9, size))[::-1],
@@ -68,6 +70,20 @@ def test_it_asks_for_one_candidate_and_says_what_it_promises() -> None:
     assert set(errors) == set(searched.space.names)
     (sentence,) = guarantee(searched, candidate)
     assert f"{max(errors.values()):.3g}" in sentence
+
+
+def test_candidates_get_smaller_where_a_budget_can_only_be_measured() -> None:
+    own = MeasuredCost("own.py:own", 1.0)
+    for budgets in ({"own.py:own": 0.5}, {"flops": 0.5, "own.py:own": 0.5}):
+        searched = _problem(budgets, costs=(own,))
+        agent = ProvableAgent(Judge(searched, AnalyticEvaluator(_STRUCTURE)), 0, 16)
+        asked = agent.ask(16)
+        assert len(asked) > 5
+        assert np.all(np.diff(asked, axis=0) <= 0)
+        assert asked[-1].sum() <= searched.space.sizes.sum() / 4
+        if "flops" in budgets:
+            flops = searched.costs["flops"].fraction(asked)
+            assert np.all(flops <= 0.5)
 
 
 def test_a_criterion_without_sensitivities_is_refused_with_what_to_write() -> None:

@@ -29,18 +29,9 @@ from prunetune.search.run.record import (
 from prunetune.search.run.summary import Summary, read_summary, write_summary
 
 from ..small_run import REWARD, TRIAL, small_run_values
+from .runs import Touches
 
 pytestmark = pytest.mark.ray
-
-
-class _Touches:
-    """Its pickle makes a file when it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mknod, (str(self.path),)
 
 
 @pytest.fixture
@@ -98,7 +89,7 @@ def test_tunes_own_state_is_not_read_and_what_it_lost_is_made_good(
     finished: Summary, run: Path
 ) -> None:
     # It is a pickle, whatever it is called; a stranger's would run.
-    trap = pickle.dumps(_Touches(run / "unpickled"))
+    trap = pickle.dumps(Touches(run / "unpickled"))
     for path in (run / "tune").iterdir():
         if path.is_file():
             path.write_bytes(trap)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prunetune.search.engine.progress import ReportProgress
 from prunetune.search.engine.signals import ended_by_signals, ended_in_order, remind
 from prunetune.search.run.folder import RunFolder
 from prunetune.search.run.summary import read_summary
@@ -61,7 +62,7 @@ def test_what_was_asked_before_tune_listened_is_said_again() -> None:
             # Tune is not there yet, and whatever runs may swallow what this raises.
             os.kill(os.getpid(), signal.SIGTERM)
         signal.signal(signal.SIGUSR1, lambda *_: heard.append("in order"))
-        remind()
+        ReportProgress().on_step_end(0, [])
     remind()
     assert heard == ["in order"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prunetune.errors import PruneTuneError, RunFolderError
@@ -15,21 +13,13 @@ from prunetune.search.run.folder import MARKER, RunFolder
 from prunetune.search.run.trust import check_trusted, remember
 from prunetune.search.spec.reading import read_spec
 
+from .runs import Touches
+
 _TRAP = """
 from pathlib import Path
 from prunetune.rewards.single import AccuracyReward as Mine
 Path(__file__).with_name("ran").touch()
 """
-
-
-class _Touches:
-    """Its pickle makes a file when it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mknod, (str(self.path),)
 
 
 @pytest.fixture
@@ -41,7 +31,7 @@ def stranger(tmp_path: Path, cache_folder: Path) -> Path:
     run = RunFolder.create(tmp_path / "run", spec)
     (run.path / "trap.py").write_text(_TRAP)
     run.tune.mkdir()
-    trap = pickle.dumps(_Touches(run.path / "unpickled"))
+    trap = pickle.dumps(Touches(run.path / "unpickled"))
     for name in ("tuner.pkl", "trainable.pkl", "experiment_state-1.json", "searcher-state.pkl"):
         (run.tune / name).write_bytes(trap)
     return run.path
